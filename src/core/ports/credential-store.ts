@@ -1,0 +1,93 @@
+import type { PersonId } from '../caller.ts'
+import type { ConnectionReason, Credential, CredentialKey, TokenSet } from '../credential.ts'
+import type { Secret } from '../secret.ts'
+import type { CredentialBinding, MethodName } from '../upstream.ts'
+
+/** A connection as it is stored, whether or not it works, without its tokens. */
+export type StoredConnection = CredentialKey & {
+  readonly generation: number
+  readonly status: 'connected' | 'reconnect_required'
+  readonly reason: ConnectionReason | undefined
+  readonly method: MethodName
+  readonly scopes: readonly string[]
+  readonly audience: string | undefined
+  readonly account: string | undefined
+  readonly binding: CredentialBinding
+  readonly renewable: boolean
+  readonly connectedAt: Date
+  readonly obtainedAt: Date
+  readonly expiresAt: Date | undefined
+  /** When the next try of a failed refresh may be made. */
+  readonly nextTryAt: Date | undefined
+}
+
+/** What a renewal needs; handed out with the lease on this generation. */
+export type RenewalClaim = {
+  readonly generation: number
+  readonly leaseEpoch: number
+  readonly refreshToken: Secret
+  readonly scopes: readonly string[]
+}
+
+/** A token set on its way into the store. */
+export type NewCredential = {
+  readonly tokens: TokenSet
+  readonly method: MethodName
+  readonly scopes: readonly string[]
+  readonly audience: string | undefined
+  readonly binding: CredentialBinding
+}
+
+/**
+ * Credentials at rest, sealed. Every change is one statement with the owner in its WHERE.
+ * All throw BrokerError storage_unavailable, and those that open a value credential_corrupt.
+ */
+export interface CredentialStore {
+  /** Undefined when there is no row. A row that must be reconnected comes without a credential. */
+  find(
+    key: CredentialKey,
+  ): Promise<{ connection: StoredConnection; credential: Credential | undefined } | undefined>
+
+  list(person: PersonId): Promise<readonly StoredConnection[]>
+
+  /** Stores a first or replacing credential (connect, exchange): generation + 1, lease and failures cleared. */
+  put(key: CredentialKey, credential: NewCredential): Promise<Credential>
+
+  /**
+   * Takes the lease on one generation for a renewal and writes the intent to send, in one statement. Undefined when another
+   * holds it, the generation moved on, or the next try is not due.
+   */
+  claimRenewal(
+    key: CredentialKey,
+    generation: number,
+    options: { force: boolean },
+  ): Promise<RenewalClaim | undefined>
+
+  /**
+   * Stores what a renewal brought, where the row still has the generation whose refresh token was used, and only then:
+   * a late success must win over another's failure, and a disconnected row must stay away. Undefined when it does not.
+   */
+  commitRenewal(
+    key: CredentialKey,
+    claim: RenewalClaim,
+    renewed: { tokens: TokenSet; scopes: readonly string[] },
+  ): Promise<Credential | undefined>
+
+  /** Ends a claim without a new credential, where generation and lease are still the claim's. */
+  failRenewal(
+    key: CredentialKey,
+    claim: Pick<RenewalClaim, 'generation' | 'leaseEpoch'>,
+    failure:
+      | { readonly kind: 'reconnect'; readonly reason: ConnectionReason }
+      | { readonly kind: 'retry'; readonly nextTryAt: Date; readonly outcomeKnown: boolean },
+  ): Promise<void>
+
+  /** Removes the row and returns the token to revoke, the refresh token before the access token; undefined when there was none. */
+  take(
+    key: CredentialKey,
+  ): Promise<
+    | { method: MethodName; token: Secret; hint: 'refresh_token' | 'access_token' }
+    | { method: MethodName; token: undefined }
+    | undefined
+  >
+}

@@ -1,0 +1,6 @@
+import { customType, timestamp } from 'drizzle-orm/pg-core'
+
+export const bytea = customType<{ data: Buffer; driverData: Buffer }>({ dataType: () => 'bytea' })
+
+/** A point in time; kept with time zone, read as a Date. */
+export const instant = (name: string) => timestamp(name, { withTimezone: true })

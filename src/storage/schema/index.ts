@@ -1,0 +1,3 @@
+export * from './activity.ts'
+export * from './credential.ts'
+export * from './session.ts'
