@@ -24,7 +24,11 @@ export type StoredConnection = CredentialKey & {
 /** What a renewal needs; handed out with the lease on this generation. */
 export type RenewalClaim = {
   readonly generation: number
+  /** The generation that the renewed credential will have. */
+  readonly nextGeneration: number
   readonly leaseEpoch: number
+  /** An earlier attempt on this generation was sent and its answer never seen: the token may be spent. */
+  readonly afterLostAnswer: boolean
   readonly refreshToken: Secret
   readonly scopes: readonly string[]
 }
@@ -57,11 +61,7 @@ export interface CredentialStore {
    * Takes the lease on one generation for a renewal and writes the intent to send, in one statement. Undefined when another
    * holds it, the generation moved on, or the next try is not due.
    */
-  claimRenewal(
-    key: CredentialKey,
-    generation: number,
-    options: { force: boolean },
-  ): Promise<RenewalClaim | undefined>
+  claimRenewal(key: CredentialKey, generation: number): Promise<RenewalClaim | undefined>
 
   /**
    * Stores what a renewal brought, where the row still has the generation whose refresh token was used, and only then:
