@@ -51,9 +51,12 @@ export interface RefusalRecorder {
 
 /** A person's connections. */
 export interface Connections {
-  /** Sorted by upstream; only those that the person may use. */
-  list(person: Person): Promise<readonly ConnectionView[]>
-  find(person: Person, upstream: Upstream): Promise<ConnectionView>
+  /**
+   * Sorted by upstream; only those that the person may use. `presentsToken`: the request came with a bearer that could be
+   * exchanged, so an exchange needs nobody to be asked.
+   */
+  list(person: Person, presentsToken: boolean): Promise<readonly ConnectionView[]>
+  find(person: Person, upstream: Upstream, presentsToken: boolean): Promise<ConnectionView>
   /** Removes and revokes; resolves also when there was nothing. */
   disconnect(options: {
     readonly person: Person
