@@ -47,27 +47,27 @@ export type Credential = {
 /** `valid`: inject it; `ending`: still good, renew it now; `ended`: must not leave any more. */
 export type Freshness = 'valid' | 'ending' | 'ended'
 
-/**
- * How fresh a credential is. `refresh_before` counts from its end; one that came from a refresh is not refreshed early again
- * before half of its life is over, so that a server with very short lifetimes is not asked on every call.
- */
 export function freshnessOf(
   credential: Pick<Credential, 'expiresAt' | 'obtainedAt' | 'renewed'>,
   settings: Pick<UpstreamCredential, 'refreshBeforeSeconds'>,
   now: Date,
 ): Freshness {
-  if (credential.expiresAt === undefined) return 'valid'
-  const endMs = credential.expiresAt.getTime()
   const nowMs = now.getTime()
-  if (nowMs >= endMs) return 'ended'
-  return nowMs >= renewalDueMs(credential, settings, endMs) ? 'ending' : 'valid'
+  if (credential.expiresAt !== undefined && nowMs >= credential.expiresAt.getTime()) return 'ended'
+  return nowMs >= renewalDueAtMs(credential, settings) ? 'ending' : 'valid'
 }
 
-function renewalDueMs(
-  credential: Pick<Credential, 'obtainedAt' | 'renewed'>,
+/**
+ * From when a credential is to be renewed, in milliseconds since 1970; infinite for one without an end. `refresh_before`
+ * counts from its end; one that came from a refresh is not refreshed early again before half of its life is over, so that a
+ * server with very short lifetimes is not asked on every call.
+ */
+export function renewalDueAtMs(
+  credential: Pick<Credential, 'expiresAt' | 'obtainedAt' | 'renewed'>,
   settings: Pick<UpstreamCredential, 'refreshBeforeSeconds'>,
-  endMs: number,
 ): number {
+  if (credential.expiresAt === undefined) return Number.POSITIVE_INFINITY
+  const endMs = credential.expiresAt.getTime()
   const dueMs = endMs - settings.refreshBeforeSeconds * 1000
   if (!credential.renewed) return dueMs
   const obtainedMs = credential.obtainedAt.getTime()

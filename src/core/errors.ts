@@ -38,6 +38,10 @@ export type ErrorDetails = {
   readonly retryAfterSeconds?: number
   /** The scopes that a bearer lacks. */
   readonly scopes?: readonly string[]
+  /** The value of `WWW-Authenticate`. */
+  readonly challenge?: string
+  /** What the address takes instead, for `Allow`. */
+  readonly allowedMethods?: readonly string[]
   readonly cause?: unknown
 }
 

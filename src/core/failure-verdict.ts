@@ -1,4 +1,5 @@
 import type { ConnectionReason } from './credential.ts'
+import type { Secret } from './secret.ts'
 
 /**
  * What a failed request to a token endpoint means for the person.
@@ -22,7 +23,7 @@ export type FailureVerdict =
   | { readonly kind: 'misconfigured' }
   | { readonly kind: 'denied' }
   | { readonly kind: 'subject_token_refused' }
-  | { readonly kind: 'interaction_required'; readonly claims?: string }
+  | { readonly kind: 'interaction_required'; readonly claims?: Secret }
 
 /** Thrown by everything that asks a token endpoint. Holds no text of the server's. */
 export class AcquisitionFailure extends Error {

@@ -23,7 +23,8 @@ export async function isAllowedByPolicy(
   })
   try {
     // Only `true` is a yes: a hook written in JavaScript may return anything.
-    return (await Promise.race([hook(question), timeout])) === true
+    const answer: unknown = await Promise.race([hook(question), timeout])
+    return answer === true
   } catch {
     return false
   } finally {

@@ -44,7 +44,8 @@ export interface RefusalRecorder {
     readonly startedAt: Date
     readonly actor: Actor
     readonly person: Person | undefined
-    readonly upstream: string | undefined
+    /** Undefined for a name that is not configured: what a caller writes is never recorded. */
+    readonly upstream: Upstream | undefined
     readonly reason: AuditReason
   }): void
 }

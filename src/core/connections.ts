@@ -1,0 +1,171 @@
+import type { Person } from './caller.ts'
+import {
+  type ConnectionReason,
+  type ConnectionStatus,
+  type CredentialKey,
+  freshnessOf,
+} from './credential.ts'
+import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
+import type { AcquisitionMethod } from './ports/acquisition-method.ts'
+import type { ActivityStore } from './ports/activity-store.ts'
+import type { AuditSink } from './ports/audit-sink.ts'
+import type { Connections, ConnectionView } from './ports/broker-services.ts'
+import type { Clock } from './ports/clock.ts'
+import type { CredentialStore, StoredConnection } from './ports/credential-store.ts'
+import type { SubjectTokens } from './ports/subject-tokens.ts'
+import {
+  bindingOf,
+  isConnectable,
+  isSameBinding,
+  mayUseUpstream,
+  methodOfMode,
+  type Upstream,
+} from './upstream.ts'
+
+/** What a person sees of their connections, and how they end one. */
+export function createConnections(ports: {
+  readonly upstreams: ReadonlyMap<string, Upstream>
+  readonly credentials: CredentialStore
+  readonly memory: CredentialMemory
+  readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
+  readonly subjectTokens: SubjectTokens
+  readonly activity: Pick<ActivityStore, 'lastUses'>
+  readonly audit: AuditSink
+  readonly clock: Clock
+}): Connections {
+  const { upstreams, credentials, memory, methods, subjectTokens, activity, audit, clock } = ports
+
+  async function list(person: Person, presentsToken: boolean): Promise<readonly ConnectionView[]> {
+    const [stored, lastUses] = await Promise.all([
+      credentials.list(person),
+      activity.lastUses(person),
+    ])
+    const rows = new Map(stored.map((connection) => [connection.upstream, connection]))
+    const usable = [...upstreams.values()].filter((upstream) => mayUseUpstream(person, upstream))
+    usable.sort((a, b) => (a.name < b.name ? -1 : 1))
+    return Promise.all(
+      usable.map((upstream) =>
+        viewOf(person, upstream, presentsToken, rows.get(upstream.name), lastUses),
+      ),
+    )
+  }
+
+  async function find(
+    person: Person,
+    upstream: Upstream,
+    presentsToken: boolean,
+  ): Promise<ConnectionView> {
+    const [stored, lastUses] = await Promise.all([
+      credentials.list(person),
+      activity.lastUses(person),
+    ])
+    const row = stored.find((connection) => connection.upstream === upstream.name)
+    return viewOf(person, upstream, presentsToken, row, lastUses)
+  }
+
+  async function viewOf(
+    person: Person,
+    upstream: Upstream,
+    presentsToken: boolean,
+    row: StoredConnection | undefined,
+    lastUses: ReadonlyMap<string, Date>,
+  ): Promise<ConnectionView> {
+    const state = isConnectable(upstream)
+      ? connectionState(row, upstream, clock.now())
+      : await exchangeState(person, upstream, presentsToken, row)
+    return {
+      upstream: upstream.name,
+      displayName: upstream.displayName,
+      mode: upstream.credential.mode,
+      ...state,
+      scopes: row?.scopes ?? [],
+      audience: row?.audience ?? null,
+      method: methodOfMode[upstream.credential.mode],
+      account: row?.account ?? null,
+      expiresAt: row?.expiresAt ?? null,
+      connectedAt: row?.connectedAt ?? null,
+      lastUsedAt: lastUses.get(upstream.name) ?? null,
+      connectable: isConnectable(upstream),
+    }
+  }
+
+  /** Connected while a credential could be had without asking anyone. */
+  async function exchangeState(
+    person: Person,
+    upstream: Upstream,
+    presentsToken: boolean,
+    row: StoredConnection | undefined,
+  ): Promise<ConnectionState> {
+    const type = upstream.credential.subjectTokenType
+    if (row !== undefined && isServable(row, upstream, clock.now())) return working
+    if (presentsToken && type !== 'id_token') return working
+    if ((await subjectTokens.find(person, type)) !== undefined) return working
+    return row === undefined
+      ? { status: 'not_connected', reason: null }
+      : { status: 'expired', reason: 'credential_expired' }
+  }
+
+  const disconnect: Connections['disconnect'] = async (options) => {
+    const { person, upstream, requestId, startedAt } = options
+    audit.admit()
+    const key: CredentialKey = {
+      issuer: person.issuer,
+      userId: person.userId,
+      upstream: upstream.name,
+    }
+    const taken = await credentials.take(key)
+    memory.forget(memoryKeyOf(key))
+    if (taken === undefined) return
+    audit.record({
+      requestId,
+      startedAt,
+      userId: person.userId,
+      issuer: person.issuer,
+      actor: { kind: 'user', id: person.userId },
+      upstream: upstream.name,
+      action: 'disconnect',
+      method: methodOfMode[upstream.credential.mode],
+      outcome: 'success',
+      reason: undefined,
+      details: { identity: person.identity },
+    })
+    if (taken.token === undefined) return
+    // Not awaited: a server that fails or hangs keeps neither the row nor the caller.
+    void methods[upstream.credential.mode].revoke(upstream, taken.token, taken.hint).catch(() => {})
+  }
+
+  return { list, find, disconnect }
+}
+
+type ConnectionState = {
+  readonly status: ConnectionStatus
+  readonly reason: ConnectionReason | null
+}
+
+const working: ConnectionState = { status: 'connected', reason: null }
+
+function connectionState(
+  row: StoredConnection | undefined,
+  upstream: Upstream,
+  now: Date,
+): ConnectionState {
+  if (row === undefined) return { status: 'not_connected', reason: null }
+  if (!isSameBinding(row.binding, bindingOf(upstream.credential))) {
+    return { status: 'reconnect_required', reason: 'configuration_changed' }
+  }
+  if (row.status === 'reconnect_required') {
+    return { status: 'reconnect_required', reason: row.reason ?? 'refresh_failed' }
+  }
+  if (isServable(row, upstream, now)) return working
+  if (!row.renewable) return { status: 'expired', reason: 'credential_expired' }
+  // It would be renewed at the next call, unless its server failed lately.
+  const failing = row.nextTryAt !== undefined && row.nextTryAt > now
+  return failing ? { status: 'unavailable', reason: null } : working
+}
+
+/** Whether the stored credential may leave as it is. */
+function isServable(row: StoredConnection, upstream: Upstream, now: Date): boolean {
+  if (row.status !== 'connected') return false
+  if (!isSameBinding(row.binding, bindingOf(upstream.credential))) return false
+  return freshnessOf({ ...row, renewed: false }, upstream.credential, now) !== 'ended'
+}

@@ -1,0 +1,123 @@
+import type { Person, PersonId } from './caller.ts'
+import type { Credential, CredentialKey, TokenSet } from './credential.ts'
+import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
+import { BrokerError } from './errors.ts'
+import { AcquisitionFailure } from './failure-verdict.ts'
+import type { AcquisitionMethod } from './ports/acquisition-method.ts'
+import type { Clock } from './ports/clock.ts'
+import type { OAuthConnector } from './ports/broker-services.ts'
+import type { CredentialStore } from './ports/credential-store.ts'
+import type { SubjectTokens } from './ports/subject-tokens.ts'
+import { unavailable } from './refresh-coordinator.ts'
+import type { Secret } from './secret.ts'
+import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
+import { bindingOf, methodOfMode, type Upstream } from './upstream.ts'
+
+/** Exchanges a person's subject token for a credential and stores it. */
+export interface CredentialAcquirer {
+  /** The token to exchange: the one presented with the call, else the stored sign-in token. Undefined where there is none. */
+  subjectToken(
+    person: PersonId,
+    upstream: Upstream,
+    presented: Secret | undefined,
+  ): Promise<Secret | undefined>
+
+  /**
+   * One request to the server. @throws BrokerError invalid_subject_token, connect_required (insufficient_scope, with a link
+   * that signs in again), policy_denied, upstream_unavailable, upstream_misconfigured, storage_unavailable.
+   */
+  acquire(
+    key: CredentialKey,
+    upstream: Upstream,
+    person: Person,
+    subjectToken: Secret,
+  ): Promise<Credential>
+}
+
+export function createCredentialAcquirer(ports: {
+  readonly credentials: CredentialStore
+  readonly memory: CredentialMemory
+  readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
+  readonly subjectTokens: SubjectTokens
+  readonly connector: Pick<OAuthConnector, 'offerLink'>
+  readonly pauses: TokenEndpointPauses
+  readonly clock: Clock
+}): CredentialAcquirer {
+  const { credentials, memory, methods, subjectTokens, connector, pauses, clock } = ports
+
+  async function subjectToken(
+    person: PersonId,
+    upstream: Upstream,
+    presented: Secret | undefined,
+  ): Promise<Secret | undefined> {
+    const type = upstream.credential.subjectTokenType
+    // What people present are access tokens; an ID token can only be a stored one.
+    if (presented !== undefined && type !== 'id_token') return presented
+    return subjectTokens.find(person, type)
+  }
+
+  async function acquire(
+    key: CredentialKey,
+    upstream: Upstream,
+    person: Person,
+    token: Secret,
+  ): Promise<Credential> {
+    const method = methods[upstream.credential.mode]
+    if (method.acquire === undefined) {
+      throw new BrokerError('connect_required', { reason: 'not_connected' })
+    }
+    const server = bindingOf(upstream.credential).authorizationServer
+    const seconds = pauses.remainingSeconds(server, memoryKeyOf(key))
+    if (seconds !== undefined) throw unavailable(seconds)
+    let tokens: TokenSet
+    try {
+      tokens = await method.acquire(upstream, token)
+    } catch (error) {
+      if (!(error instanceof AcquisitionFailure)) throw error
+      throw await refusal(key, upstream, person, error)
+    }
+    pauses.succeeded(memoryKeyOf(key))
+    const stored = await credentials.put(key, {
+      tokens,
+      method: methodOfMode[upstream.credential.mode],
+      scopes: tokens.scopes ?? upstream.credential.scopes,
+      audience: upstream.credential.resource ?? upstream.credential.audiences[0],
+      binding: bindingOf(upstream.credential),
+    })
+    memory.forget(memoryKeyOf(key))
+    return stored
+  }
+
+  async function refusal(
+    key: CredentialKey,
+    upstream: Upstream,
+    person: Person,
+    failure: AcquisitionFailure,
+  ): Promise<BrokerError> {
+    const { verdict } = failure
+    switch (verdict.kind) {
+      case 'reconnect':
+      case 'subject_token_refused':
+        return new BrokerError('invalid_subject_token', { cause: failure })
+      case 'interaction_required': {
+        const connectUrl = await connector.offerLink({ person, upstream, claims: verdict.claims })
+        return new BrokerError('connect_required', {
+          reason: 'insufficient_scope',
+          connectUrl,
+          cause: failure,
+        })
+      }
+      case 'denied':
+        return new BrokerError('policy_denied', { cause: failure })
+      case 'misconfigured':
+        return new BrokerError('upstream_misconfigured', { cause: failure })
+      case 'retry_at': {
+        const server = bindingOf(upstream.credential).authorizationServer
+        const nextTryAt = pauses.failed(server, memoryKeyOf(key), verdict)
+        return unavailable((nextTryAt.getTime() - clock.now().getTime()) / 1000, failure)
+      }
+    }
+  }
+
+  return { subjectToken, acquire }
+}

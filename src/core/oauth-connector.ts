@@ -1,0 +1,289 @@
+import type { AuditReason } from './audit-event.ts'
+import { isSamePerson, type Person } from './caller.ts'
+import {
+  type AuthorizationErrorLabel,
+  isFromExpectedIssuer,
+  parseCallbackParameters,
+} from './callback-parameters.ts'
+import type { CredentialKey } from './credential.ts'
+import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
+import { BrokerError } from './errors.ts'
+import { AcquisitionFailure } from './failure-verdict.ts'
+import type { AcquisitionMethod } from './ports/acquisition-method.ts'
+import type { AuditSink } from './ports/audit-sink.ts'
+import type { AuthorizationClient } from './ports/authorization-client.ts'
+import type { ConnectPageView, OAuthConnector } from './ports/broker-services.ts'
+import type { Clock } from './ports/clock.ts'
+import type { ConnectFlow, ConnectStore, ConnectTicket } from './ports/connect-store.ts'
+import type { CredentialStore } from './ports/credential-store.ts'
+import { unavailable } from './refresh-coordinator.ts'
+import type { Secret } from './secret.ts'
+import {
+  bindingOf,
+  isConnectable,
+  isSameBinding,
+  mayUseUpstream,
+  methodOfMode,
+  type Upstream,
+} from './upstream.ts'
+
+/**
+ * Connects a person's account: link → sign-in → confirmation → authorization server → callback.
+ *
+ * A link carries no person and opens for its own person only. The flow that its confirmation starts is bound to the browser
+ * and the person, and the callback checks both, the upstream and the issuer before any token request is made, so that nobody
+ * can have another person's account connected to their own name.
+ */
+export function createOAuthConnector(ports: {
+  readonly publicUrl: string
+  readonly upstreams: ReadonlyMap<string, Upstream>
+  readonly connects: ConnectStore
+  readonly credentials: CredentialStore
+  readonly memory: CredentialMemory
+  readonly authorization: AuthorizationClient
+  readonly method: AcquisitionMethod
+  readonly audit: AuditSink
+  readonly clock: Clock
+}): OAuthConnector {
+  const { publicUrl, upstreams, connects, credentials, memory, authorization, method } = ports
+  const { audit, clock } = ports
+
+  const issueLink: OAuthConnector['issueLink'] = async ({ person, upstream, returnTo }) => {
+    if (!mayUseUpstream(person, upstream)) throw new BrokerError('policy_denied')
+    if (!isConnectable(upstream)) throw new BrokerError('not_connectable')
+    const { ticket, expiresAt } = await connects.issueTicket({
+      ...keyOf(person, upstream),
+      returnTo,
+      scopes: upstream.credential.scopes,
+      claims: undefined,
+    })
+    return { url: linkOf(ticket), expiresAt }
+  }
+
+  const offerLink: OAuthConnector['offerLink'] = async ({ person, upstream, claims }) => {
+    if (!isConnectable(upstream) && claims === undefined) return `${publicUrl}/connections`
+    const { ticket } = await connects.offerTicket({
+      ...keyOf(person, upstream),
+      scopes: upstream.credential.scopes,
+      claims,
+    })
+    return linkOf(ticket)
+  }
+
+  function linkOf(ticket: Secret): string {
+    return `${publicUrl}/connect/${ticket.reveal()}`
+  }
+
+  const view: OAuthConnector['view'] = async ({ ticket, person }) => {
+    const { found, upstream } = await findOwn(ticket, person)
+    if (isOver(found)) return overView(found, upstream)
+    if (!isConnectable(upstream)) return { kind: 'sign_in_again', upstream }
+    const authorizationServerHost = await asked(() => authorization.host(upstream))
+    return { kind: 'confirm', upstream, authorizationServerHost, scopes: found.scopes }
+  }
+
+  /** The link, its upstream, and the certainty that both are this person's. */
+  async function findOwn(
+    ticket: string,
+    person: Person,
+  ): Promise<{ found: ConnectTicket; upstream: Upstream }> {
+    const found = await connects.findTicket(ticket)
+    const upstream = found === undefined ? undefined : upstreams.get(found.upstream)
+    if (found === undefined || upstream === undefined) throw new BrokerError('connect_link_invalid')
+    if (!isSamePerson(found, person)) throw new BrokerError('connect_wrong_person')
+    if (!mayUseUpstream(person, upstream)) throw new BrokerError('policy_denied')
+    return { found, upstream }
+  }
+
+  function isOver(ticket: ConnectTicket): boolean {
+    return ticket.usedAt !== undefined || ticket.expiresAt <= clock.now()
+  }
+
+  async function overView(ticket: ConnectTicket, upstream: Upstream): Promise<ConnectPageView> {
+    const stored = await credentials.find(keyOf(ticket, upstream))
+    if (stored?.connection.status === 'connected') return { kind: 'already_connected', upstream }
+    throw new BrokerError('connect_link_invalid')
+  }
+
+  const confirm: OAuthConnector['confirm'] = async ({ ticket, person, browser }) => {
+    const { found, upstream } = await findOwn(ticket, person)
+    if (isOver(found)) throw new BrokerError('connect_link_invalid')
+    if (!isConnectable(upstream)) {
+      if (found.claims === undefined) throw new BrokerError('connect_link_invalid')
+      return { kind: 'sign_in', claims: found.claims, returnTo: resultPath(upstream, connected) }
+    }
+    const { scopes, claims, returnTo } = found
+    const request = await asked(() =>
+      authorization.request(upstream, { redirectUri: redirectUri(upstream), scopes, claims }),
+    )
+    const begun = await connects.beginFlow(ticket, {
+      ...keyOf(person, upstream),
+      state: request.state,
+      browser,
+      returnTo,
+      scopes,
+      codeVerifier: request.codeVerifier,
+      expectedIssuer: request.expectedIssuer,
+      issuerRequired: request.issuerRequired,
+      binding: bindingOf(upstream.credential),
+    })
+    if (!begun) throw new BrokerError('connect_link_invalid')
+    return { kind: 'authorize', url: request.url }
+  }
+
+  function redirectUri(upstream: Upstream): string {
+    return `${publicUrl}/callback/${upstream.name}`
+  }
+
+  const complete: OAuthConnector['complete'] = async (options) => {
+    const { upstream, person, browser } = options
+    const callback = parseCallbackParameters(options.params)
+    audit.admit()
+    const flow =
+      browser === undefined
+        ? undefined
+        : await connects.takeFlow({ ...keyOf(person, upstream), state: callback.state, browser })
+    const record = (reason: AuditReason | undefined) => recordConnect(options, reason)
+    if (flow === undefined) {
+      record('state_invalid')
+      throw new BrokerError('connect_link_invalid')
+    }
+    // Before anything else of the answer counts, its error included: another server's answer is no answer (RFC 9207 §2.4).
+    if (!isFromExpectedIssuer(callback.iss, flow)) {
+      record('issuer_mismatch')
+      throw new BrokerError('connect_link_invalid')
+    }
+    if (!isSameBinding(flow.binding, bindingOf(upstream.credential))) {
+      record('configuration_changed')
+      throw new BrokerError('connect_link_invalid')
+    }
+    if (callback.kind === 'error') {
+      record(callback.label)
+      return { redirectTo: resultOf(flow, upstream, { error: callback.label }) }
+    }
+    try {
+      await redeem(flow, upstream, callback.code)
+    } catch (error) {
+      const { reason, label } = failureOf(error)
+      record(reason)
+      if (label === undefined) throw error
+      return { redirectTo: resultOf(flow, upstream, { error: label }) }
+    }
+    record(undefined)
+    return { redirectTo: resultOf(flow, upstream, connected) }
+  }
+
+  async function redeem(flow: ConnectFlow, upstream: Upstream, code: Secret): Promise<void> {
+    const tokens = await authorization.redeem(upstream, {
+      code,
+      codeVerifier: flow.codeVerifier,
+      redirectUri: redirectUri(upstream),
+    })
+    const key = keyOf(flow, upstream)
+    try {
+      await credentials.put(key, {
+        tokens,
+        method: methodOfMode[upstream.credential.mode],
+        scopes: tokens.scopes ?? flow.scopes,
+        audience: upstream.credential.resource,
+        binding: flow.binding,
+      })
+    } catch (error) {
+      // A grant that we could not keep must not live on at the server where nobody can see it.
+      const token = tokens.refreshToken ?? tokens.accessToken
+      const hint = tokens.refreshToken === undefined ? 'access_token' : 'refresh_token'
+      void method.revoke(upstream, token, hint).catch(() => {})
+      throw error
+    }
+    memory.forget(memoryKeyOf(key))
+  }
+
+  function recordConnect(
+    options: Parameters<OAuthConnector['complete']>[0],
+    reason: AuditReason | undefined,
+  ): void {
+    const { person, upstream, requestId, startedAt } = options
+    audit.record({
+      requestId,
+      startedAt,
+      userId: person.userId,
+      issuer: person.issuer,
+      actor: { kind: 'user', id: person.userId },
+      upstream: upstream.name,
+      action: 'connect',
+      method: methodOfMode[upstream.credential.mode],
+      outcome: reason === undefined ? 'success' : 'failure',
+      reason,
+      details: { identity: person.identity },
+    })
+  }
+
+  function resultOf(flow: ConnectFlow, upstream: Upstream, result: ConnectResult): string {
+    if (flow.returnTo === undefined) return resultPath(upstream, result)
+    const base = flow.returnTo.startsWith('/') ? publicUrl : undefined
+    const url = new URL(flow.returnTo, base)
+    addResult(url.searchParams, upstream, result)
+    return base === undefined ? url.href : `${url.pathname}${url.search}${url.hash}`
+  }
+
+  return { issueLink, offerLink, view, confirm, complete }
+}
+
+type ConnectResult = { readonly connected: true } | { readonly error: AuthorizationErrorLabel }
+
+const connected: ConnectResult = { connected: true }
+
+function resultPath(upstream: Upstream, result: ConnectResult): string {
+  const params = new URLSearchParams()
+  addResult(params, upstream, result)
+  return `/connections?${params.toString()}`
+}
+
+function addResult(params: URLSearchParams, upstream: Upstream, result: ConnectResult): void {
+  params.set('upstream', upstream.name)
+  if ('error' in result) params.set('error', result.error)
+  else params.set('connected', '1')
+}
+
+function keyOf(person: { issuer: string; userId: string }, upstream: Upstream): CredentialKey {
+  return { issuer: person.issuer, userId: person.userId, upstream: upstream.name }
+}
+
+/** Asks the authorization server before the browser goes there; what it cannot say is a refusal in our words. */
+async function asked<T>(question: () => Promise<T>): Promise<T> {
+  try {
+    return await question()
+  } catch (error) {
+    if (!(error instanceof AcquisitionFailure)) throw error
+    throw error.verdict.kind === 'retry_at'
+      ? unavailable(error.verdict.retryAfterSeconds ?? 1, error)
+      : new BrokerError('upstream_misconfigured', { cause: error })
+  }
+}
+
+/** How a failed redemption is recorded, and what the person is told; no label: it is not the server's fault. */
+function failureOf(error: unknown): {
+  reason: AuditReason
+  label: AuthorizationErrorLabel | undefined
+} {
+  if (error instanceof BrokerError) {
+    return {
+      reason: error.code === 'storage_unavailable' ? 'storage_unavailable' : 'internal_error',
+      label: undefined,
+    }
+  }
+  if (!(error instanceof AcquisitionFailure)) return { reason: 'internal_error', label: undefined }
+  switch (error.verdict.kind) {
+    case 'retry_at':
+      return { reason: 'upstream_unavailable', label: 'temporarily_unavailable' }
+    case 'denied':
+      return { reason: 'access_denied', label: 'access_denied' }
+    case 'interaction_required':
+      return { reason: 'interaction_required', label: 'interaction_required' }
+    case 'misconfigured':
+      return { reason: 'upstream_misconfigured', label: 'server_error' }
+    case 'reconnect':
+    case 'subject_token_refused':
+      return { reason: 'server_error', label: 'server_error' }
+  }
+}

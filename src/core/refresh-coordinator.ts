@@ -1,0 +1,193 @@
+import type { Credential, CredentialKey, TokenSet } from './credential.ts'
+import { memoryKeyOf } from './credential-memory.ts'
+import type { CredentialMemory } from './credential-memory.ts'
+import { BrokerError } from './errors.ts'
+import { AcquisitionFailure, type FailureVerdict } from './failure-verdict.ts'
+import type { AcquisitionMethod } from './ports/acquisition-method.ts'
+import type { Clock } from './ports/clock.ts'
+import type { CredentialStore, RenewalClaim } from './ports/credential-store.ts'
+import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
+import { bindingOf, type Upstream } from './upstream.ts'
+
+/**
+ * Redeems a refresh token once per credential generation.
+ *
+ * 1. The claim: one statement takes the lease on the generation and commits the intent to send. Without it nothing is sent.
+ * 2. The request, holding neither a connection nor a transaction.
+ * 3. The commit, where the generation is still the one whose token was used: a late success wins over another's failure, and
+ *    a row that was disconnected meanwhile stays away (its new token is revoked).
+ *
+ * Callers join in one process through the resolver's flights; over several processes the claim decides.
+ */
+export interface RefreshCoordinator {
+  /**
+   * @throws BrokerError connect_required (the grant is dead), upstream_unavailable (passing), upstream_misconfigured,
+   * policy_denied, storage_unavailable.
+   */
+  renew(key: CredentialKey, upstream: Upstream, current: Credential): Promise<Credential>
+}
+
+/** How long another holder of the lease is waited for before the caller is sent away. */
+const leasedRetryAfterSeconds = 1
+
+export function createRefreshCoordinator(ports: {
+  readonly credentials: CredentialStore
+  readonly memory: CredentialMemory
+  readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
+  readonly pauses: TokenEndpointPauses
+  readonly clock: Clock
+}): RefreshCoordinator {
+  const { credentials, memory, methods, pauses, clock } = ports
+
+  async function renew(
+    key: CredentialKey,
+    upstream: Upstream,
+    current: Credential,
+  ): Promise<Credential> {
+    refuseWhilePaused(key, upstream)
+    const claim = await credentials.claimRenewal(key, current.generation)
+    if (claim === undefined) return renewedByAnother(key, current)
+    return redeem(key, upstream, current, claim)
+  }
+
+  function refuseWhilePaused(key: CredentialKey, upstream: Upstream): void {
+    const server = bindingOf(upstream.credential).authorizationServer
+    const seconds = pauses.remainingSeconds(server, memoryKeyOf(key))
+    if (seconds !== undefined) throw unavailable(seconds)
+  }
+
+  /** The claim failed: another replica is at it, has done it, or the next try is not due. */
+  async function renewedByAnother(key: CredentialKey, current: Credential): Promise<Credential> {
+    const found = await credentials.find(key)
+    if (found === undefined) throw new BrokerError('connect_required', { reason: 'not_connected' })
+    const { connection, credential } = found
+    if (credential === undefined) {
+      throw new BrokerError('connect_required', { reason: connection.reason ?? 'refresh_failed' })
+    }
+    if (credential.generation !== current.generation) return credential
+    const waitMs = (connection.nextTryAt?.getTime() ?? 0) - clock.now().getTime()
+    throw unavailable(waitMs > 0 ? waitMs / 1000 : leasedRetryAfterSeconds)
+  }
+
+  async function redeem(
+    key: CredentialKey,
+    upstream: Upstream,
+    current: Credential,
+    claim: RenewalClaim,
+  ): Promise<Credential> {
+    const method = methods[upstream.credential.mode]
+    let tokens: TokenSet
+    try {
+      tokens = await method.refresh(upstream, claim.refreshToken, claim.scopes)
+    } catch (error) {
+      if (!(error instanceof AcquisitionFailure)) throw error
+      return failed(key, upstream, current, claim, error)
+    }
+    pauses.succeeded(memoryKeyOf(key))
+    const scopes = tokens.scopes ?? claim.scopes
+    const renewed = await credentials.commitRenewal(key, claim, { tokens, scopes })
+    memory.forget(memoryKeyOf(key))
+    return renewed ?? superseded(key, upstream, tokens)
+  }
+
+  /** The row moved on while the server answered. */
+  async function superseded(
+    key: CredentialKey,
+    upstream: Upstream,
+    tokens: TokenSet,
+  ): Promise<Credential> {
+    const found = await credentials.find(key)
+    if (found?.credential !== undefined) return found.credential
+    // Disconnected meanwhile: what arrived must not live on at the server. A failed revocation keeps nobody.
+    const token = tokens.refreshToken ?? tokens.accessToken
+    const hint = tokens.refreshToken === undefined ? 'access_token' : 'refresh_token'
+    await methods[upstream.credential.mode].revoke(upstream, token, hint).catch(() => {})
+    throw new BrokerError('connect_required', { reason: 'not_connected' })
+  }
+
+  async function failed(
+    key: CredentialKey,
+    upstream: Upstream,
+    current: Credential,
+    claim: RenewalClaim,
+    failure: AcquisitionFailure,
+  ): Promise<Credential> {
+    const { verdict } = failure
+    switch (verdict.kind) {
+      case 'reconnect':
+      case 'subject_token_refused':
+      case 'interaction_required': {
+        const reason = claim.afterLostAnswer ? 'refresh_outcome_unknown' : 'refresh_failed'
+        await credentials.failRenewal(key, claim, { kind: 'reconnect', reason })
+        memory.forget(memoryKeyOf(key))
+        throw new BrokerError('connect_required', { reason, cause: failure })
+      }
+      case 'misconfigured':
+      case 'denied': {
+        const nextTryAt = pauseAfter(key, upstream, { kind: 'retry_at', answer: 'complete' })
+        await credentials.failRenewal(key, claim, { kind: 'retry', nextTryAt, outcomeKnown: true })
+        throw new BrokerError(
+          verdict.kind === 'denied' ? 'policy_denied' : 'upstream_misconfigured',
+          { cause: failure },
+        )
+      }
+      case 'retry_at':
+        return passing(key, upstream, current, claim, verdict, failure)
+    }
+  }
+
+  async function passing(
+    key: CredentialKey,
+    upstream: Upstream,
+    current: Credential,
+    claim: RenewalClaim,
+    verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
+    cause: AcquisitionFailure,
+  ): Promise<Credential> {
+    const lost = verdict.answer === 'lost'
+    const again = lost && !claim.afterLostAnswer && maySendAgainNow(upstream, current)
+    // The database's clock decides what is due; a time long gone is due on any clock.
+    const nextTryAt = again ? new Date(0) : nextTry(key, upstream, current, claim, verdict)
+    await credentials.failRenewal(key, claim, { kind: 'retry', nextTryAt, outcomeKnown: !lost })
+    if (again) return renew(key, upstream, current)
+    throw unavailable((nextTryAt.getTime() - clock.now().getTime()) / 1000, cause)
+  }
+
+  function nextTry(
+    key: CredentialKey,
+    upstream: Upstream,
+    current: Credential,
+    claim: RenewalClaim,
+    verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
+  ): Date {
+    const nextTryAt = pauseAfter(key, upstream, verdict)
+    const end = current.expiresAt
+    const firstLoss = verdict.answer === 'lost' && !claim.afterLostAnswer
+    if (!firstLoss || end === undefined) return nextTryAt
+    // A strict server kills the grant when a used token returns, so the old credential is used up before the one risky try.
+    return end > nextTryAt ? end : nextTryAt
+  }
+
+  /** Whether a refresh token whose answer was lost may be sent again at once. */
+  function maySendAgainNow(upstream: Upstream, current: Credential): boolean {
+    if (upstream.credential.refreshReuse.kind !== 'strict') return true
+    return current.expiresAt !== undefined && current.expiresAt <= clock.now()
+  }
+
+  function pauseAfter(
+    key: CredentialKey,
+    upstream: Upstream,
+    verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
+  ): Date {
+    const server = bindingOf(upstream.credential).authorizationServer
+    return pauses.failed(server, memoryKeyOf(key), verdict)
+  }
+
+  return { renew }
+}
+
+/** A refusal that says when to come back: whole seconds, 1 to 900. */
+export function unavailable(seconds: number, cause?: unknown): BrokerError {
+  const retryAfterSeconds = Math.min(900, Math.max(1, Math.ceil(seconds)))
+  return new BrokerError('upstream_unavailable', { retryAfterSeconds, cause })
+}

@@ -1,0 +1,125 @@
+import type { AuditAction, AuditReason } from './audit-event.ts'
+import { BrokerError } from './errors.ts'
+import type { AuditSink } from './ports/audit-sink.ts'
+import type { RefusalRecorder, ResolveRequest } from './ports/broker-services.ts'
+import { methodOfMode } from './upstream.ts'
+
+/** Leaves the records of resolutions: one a call, in the words of the activity log. */
+export interface ResolutionRecorder extends RefusalRecorder {
+  succeeded(request: ResolveRequest, action: AuditAction): void
+  failed(request: ResolveRequest, action: AuditAction, error: unknown): void
+  /** The caller who started a renewal went on without it; what comes of it is the system's own doing. */
+  whenDone(request: ResolveRequest, renewal: Promise<unknown>): void
+  /** A stored row that does not open is the operator's business, besides the failed call. */
+  corrupt(request: ResolveRequest): void
+}
+
+const system = { kind: 'system', id: 'onbehalf' } as const
+const assertedDetails = { identity: 'asserted' } as const
+const tokenDetails = { identity: 'token' } as const
+
+export function createResolutionRecorder(ports: { readonly audit: AuditSink }): ResolutionRecorder {
+  const { audit } = ports
+
+  function recordCall(
+    request: ResolveRequest,
+    action: AuditAction,
+    reason: AuditReason | undefined,
+  ): void {
+    const { person } = request
+    audit.record({
+      ...subjectOf(request),
+      actor: request.actor,
+      action,
+      outcome: reason === undefined ? 'success' : 'failure',
+      reason,
+      details: person.identity === 'asserted' ? assertedDetails : tokenDetails,
+    })
+  }
+
+  return {
+    admit: () => audit.admit(),
+    succeeded: (request, action) => recordCall(request, action, undefined),
+    failed: (request, action, error) => recordCall(request, action, auditReasonOf(error)),
+    whenDone(request, renewal) {
+      const recordEnd = (reason: AuditReason | undefined) =>
+        audit.record({
+          ...subjectOf(request),
+          actor: system,
+          action: 'refresh',
+          outcome: reason === undefined ? 'success' : 'failure',
+          reason,
+        })
+      renewal.then(
+        () => recordEnd(undefined),
+        (error: unknown) => recordEnd(auditReasonOf(error)),
+      )
+    },
+    corrupt(request) {
+      audit.record({
+        ...subjectOf(request),
+        type: 'administration',
+        actor: system,
+        action: 'credential_corrupt',
+        outcome: 'failure',
+        reason: 'credential_corrupt',
+      })
+    },
+    refused({ person, upstream, ...refusal }) {
+      audit.record({
+        ...refusal,
+        upstream: upstream?.name,
+        userId: person?.userId,
+        issuer: person?.issuer,
+        action: 'inject',
+        method: upstream === undefined ? 'unknown' : methodOfMode[upstream.credential.mode],
+        outcome: 'failure',
+        ...(person === undefined ? {} : { details: { identity: person.identity } }),
+      })
+    },
+  }
+}
+
+function subjectOf(request: ResolveRequest) {
+  const { person, upstream, requestId, startedAt } = request
+  return {
+    requestId,
+    startedAt,
+    userId: person.userId,
+    issuer: person.issuer,
+    upstream: upstream.name,
+    method: methodOfMode[upstream.credential.mode],
+  }
+}
+
+/** The record's reason for a refusal. */
+export function auditReasonOf(error: unknown): AuditReason {
+  if (!(error instanceof BrokerError)) return 'internal_error'
+  switch (error.code) {
+    case 'connect_required':
+      return error.details.reason ?? 'not_connected'
+    case 'credential_corrupt':
+    case 'insufficient_scope':
+    case 'invalid_subject_token':
+    case 'issuer_unavailable':
+    case 'policy_denied':
+    case 'storage_unavailable':
+    case 'unknown_upstream':
+    case 'upstream_misconfigured':
+    case 'upstream_not_allowed':
+    case 'upstream_unavailable':
+      return error.code
+    case 'audit_unavailable':
+    case 'connect_link_invalid':
+    case 'connect_wrong_person':
+    case 'forbidden':
+    case 'internal_error':
+    case 'invalid_request':
+    case 'method_not_allowed':
+    case 'not_connectable':
+    case 'not_found':
+    case 'payload_too_large':
+    case 'unauthenticated':
+      return 'internal_error'
+  }
+}

@@ -1,0 +1,70 @@
+import type { FailureVerdict } from './failure-verdict.ts'
+import type { Clock } from './ports/clock.ts'
+
+const maxBackoffSeconds = 30
+export const maxRetryAfterSeconds = 900
+
+/**
+ * When a token endpoint may be asked again. A server that named a time (429 or 503 with Retry-After) pauses for everybody;
+ * any other passing failure pauses only the connection it happened to.
+ */
+export interface TokenEndpointPauses {
+  /** Seconds to wait before this server may be asked for this connection; undefined when it may be now. */
+  remainingSeconds(authorizationServer: string, connection: string): number | undefined
+  /** Notes a passing failure; gives the moment of the next try. */
+  failed(
+    authorizationServer: string,
+    connection: string,
+    verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
+  ): Date
+  succeeded(connection: string): void
+}
+
+export function createTokenEndpointPauses(ports: {
+  readonly clock: Clock
+  readonly random: () => number
+}): TokenEndpointPauses {
+  const { clock, random } = ports
+  const servers = new Map<string, number>()
+  const connections = new Map<string, { failures: number; untilMs: number }>()
+
+  function backoffSeconds(failures: number): number {
+    // Full jitter: spread over the whole window, so that callers who failed together do not return together.
+    const window = Math.min(maxBackoffSeconds, 2 ** Math.min(failures, 5))
+    return 1 + random() * (window - 1)
+  }
+
+  function forgetEnded(nowMs: number): void {
+    // A failure that is long over no longer counts towards the next pause.
+    for (const [connection, pause] of connections) {
+      if (pause.untilMs + 60_000 < nowMs) connections.delete(connection)
+    }
+  }
+
+  return {
+    remainingSeconds(authorizationServer, connection) {
+      const nowMs = clock.now().getTime()
+      const untilMs = Math.max(
+        servers.get(authorizationServer) ?? 0,
+        connections.get(connection)?.untilMs ?? 0,
+      )
+      return untilMs <= nowMs ? undefined : (untilMs - nowMs) / 1000
+    },
+    failed(authorizationServer, connection, verdict) {
+      const nowMs = clock.now().getTime()
+      if (verdict.retryAfterSeconds !== undefined) {
+        const untilMs = nowMs + verdict.retryAfterSeconds * 1000
+        servers.set(authorizationServer, Math.max(untilMs, servers.get(authorizationServer) ?? 0))
+        return new Date(untilMs)
+      }
+      if (connections.size >= 10_000) forgetEnded(nowMs)
+      const failures = (connections.get(connection)?.failures ?? 0) + 1
+      const untilMs = nowMs + backoffSeconds(failures) * 1000
+      connections.set(connection, { failures, untilMs })
+      return new Date(untilMs)
+    },
+    succeeded(connection) {
+      connections.delete(connection)
+    },
+  }
+}
