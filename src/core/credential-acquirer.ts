@@ -31,6 +31,7 @@ export interface CredentialAcquirer {
     upstream: Upstream,
     person: Person,
     subjectToken: Secret,
+    current: Credential | undefined,
   ): Promise<Credential>
 }
 
@@ -61,6 +62,7 @@ export function createCredentialAcquirer(ports: {
     upstream: Upstream,
     person: Person,
     token: Secret,
+    current: Credential | undefined,
   ): Promise<Credential> {
     const method = methods[upstream.credential.mode]
     if (method.acquire === undefined) {
@@ -83,6 +85,7 @@ export function createCredentialAcquirer(ports: {
       scopes: tokens.scopes ?? upstream.credential.scopes,
       audience: upstream.credential.resource ?? upstream.credential.audiences[0],
       binding: bindingOf(upstream.credential),
+      renewed: current !== undefined,
     })
     memory.forget(memoryKeyOf(key))
     return stored

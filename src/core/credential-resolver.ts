@@ -287,7 +287,10 @@ export function createCredentialResolver(ports: {
     if (newer !== undefined) return { credential: newer, asked: false }
     const token = await acquirer.subjectToken(person, upstream, request.subjectToken)
     if (token !== undefined) {
-      return { credential: await acquirer.acquire(key, upstream, person, token), asked: true }
+      return {
+        credential: await acquirer.acquire(key, upstream, person, token, current),
+        asked: true,
+      }
     }
     if (current?.renewable === true) {
       return { credential: await refresh.renew(key, upstream, current), asked: true }

@@ -187,6 +187,7 @@ export function createOAuthConnector(ports: {
         scopes: tokens.scopes ?? flow.scopes,
         audience: upstream.credential.resource,
         binding: flow.binding,
+        renewed: false,
       })
     } catch (error) {
       // A grant that we could not keep must not live on at the server where nobody can see it.

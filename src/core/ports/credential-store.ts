@@ -40,6 +40,8 @@ export type NewCredential = {
   readonly scopes: readonly string[]
   readonly audience: string | undefined
   readonly binding: CredentialBinding
+  /** An exchange made again; it counts as a refresh for what is refreshed early. */
+  readonly renewed: boolean
 }
 
 /**
