@@ -1,0 +1,115 @@
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import type { AuditRecord } from '../core/audit-event.ts'
+import { AcquisitionFailure } from '../core/failure-verdict.ts'
+import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
+import type { AuditSink } from '../core/ports/audit-sink.ts'
+
+/** What the audit queue says of itself. */
+export type AuditStats = { readonly bytes: number; readonly dropped: number }
+
+/** Prometheus metrics. Labels come from closed sets and configured names; never a person, a token or a URL. */
+export interface Metrics {
+  readonly contentType: string
+  text(): Promise<string>
+  /** Counts what the activity log is told, at the cost of one addition a call. */
+  countRecords(sink: AuditSink): AuditSink
+  /** Counts requests to token endpoints by upstream and result. */
+  countTokenRequests(method: AcquisitionMethod): AcquisitionMethod
+}
+
+export function createMetrics(ports: { readonly auditStats: () => AuditStats }): Metrics {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  const resolves = new Counter({
+    name: 'onbehalf_resolve_total',
+    help: 'Resolve calls of authenticated services, by outcome.',
+    labelNames: ['outcome'],
+    registers: [registry],
+  })
+  const refreshes = new Counter({
+    name: 'onbehalf_refresh_total',
+    help: 'Renewals of stored credentials, by result.',
+    labelNames: ['result'],
+    registers: [registry],
+  })
+  const tokenRequests = new Counter({
+    name: 'onbehalf_upstream_token_requests_total',
+    help: "Requests to upstreams' token endpoints, by upstream and result.",
+    labelNames: ['upstream', 'result'],
+    registers: [registry],
+  })
+  const corrupt = new Counter({
+    name: 'onbehalf_credential_corrupt_total',
+    help: 'Stored credentials that did not open or did not belong where they stood.',
+    registers: [registry],
+  })
+  new Gauge({
+    name: 'onbehalf_audit_spool_bytes',
+    help: 'Records accepted and not yet in the database, in bytes.',
+    registers: [registry],
+    collect() {
+      this.set(ports.auditStats().bytes)
+    },
+  })
+  new Counter({
+    name: 'onbehalf_audit_dropped_total',
+    help: 'Records that were lost because the queue was full or the process had to stop.',
+    registers: [registry],
+    collect() {
+      this.reset()
+      this.inc(ports.auditStats().dropped)
+    },
+  })
+  // Bound once: looking a label up on every call would cost more than the count.
+  const resolved = {
+    success: resolves.labels({ outcome: 'success' }),
+    failure: resolves.labels({ outcome: 'failure' }),
+  }
+  for (const outcome of Object.values(resolved)) outcome.inc(0)
+  for (const result of ['success', 'failure']) refreshes.inc({ result }, 0)
+
+  function count(record: AuditRecord): void {
+    if (record.action === 'credential_corrupt') corrupt.inc()
+    if (record.action === 'refresh') refreshes.inc({ result: record.outcome })
+    if (record.actor.kind === 'service') resolved[record.outcome].inc()
+  }
+
+  async function counted<T>(upstream: string, request: () => Promise<T>): Promise<T> {
+    try {
+      const answer = await request()
+      tokenRequests.inc({ upstream, result: 'success' })
+      return answer
+    } catch (error) {
+      const result = error instanceof AcquisitionFailure ? error.verdict.kind : 'error'
+      tokenRequests.inc({ upstream, result })
+      throw error
+    }
+  }
+
+  return {
+    contentType: registry.contentType,
+    text: () => registry.metrics(),
+    countRecords: (sink) => ({
+      admit: () => sink.admit(),
+      record(record) {
+        count(record)
+        sink.record(record)
+      },
+    }),
+    countTokenRequests(method) {
+      const { acquire } = method
+      return {
+        name: method.name,
+        ...(acquire === undefined
+          ? {}
+          : {
+              acquire: (upstream, subjectToken) =>
+                counted(upstream.name, () => acquire(upstream, subjectToken)),
+            }),
+        refresh: (upstream, refreshToken, scopes) =>
+          counted(upstream.name, () => method.refresh(upstream, refreshToken, scopes)),
+        revoke: (upstream, token, hint) => method.revoke(upstream, token, hint),
+      }
+    },
+  }
+}
