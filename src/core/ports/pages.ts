@@ -1,0 +1,101 @@
+import type { ActivityFilter, ActivityRecord } from './activity-store.ts'
+import type { ConnectionView } from './broker-services.ts'
+
+/** Writes the pages that people see: data in, a whole HTML document out. Decides nothing and asks nobody. */
+export interface Pages {
+  connections(view: ConnectionsPageView): Promise<string>
+  confirmConnect(view: ConfirmConnectView): Promise<string>
+  alreadyConnected(view: { readonly viewer: Viewer; readonly displayName: string }): Promise<string>
+  signedOut(): Promise<string>
+  activity(view: ActivityPageView): Promise<string>
+  /** Renders an OpenAPI 3.1 document and the problem codes. */
+  reference(view: {
+    readonly document: ApiDocument
+    readonly problems: readonly ProblemEntry[]
+  }): Promise<string>
+  problem(view: ProblemPageView): Promise<string>
+  /** The one style sheet; its path changes with its text, so it may be kept for ever. */
+  readonly stylesheet: { readonly path: string; readonly text: string }
+}
+
+/** Who is signed in, as every page names them. */
+export type Viewer = {
+  /** E-mail where known, else the user id: display text only. */
+  readonly name: string
+  readonly issuer: string
+  readonly admin: boolean
+  /** For the forms of the page. */
+  readonly csrfToken: string
+}
+
+export type ConnectionsPageView = {
+  readonly viewer: Viewer
+  readonly connections: readonly ConnectionView[]
+  /** What just happened. */
+  readonly notice:
+    | { readonly kind: 'connected' | 'disconnected'; readonly displayName: string }
+    | {
+        readonly kind: 'failed'
+        readonly displayName: string | undefined
+        /** One of our own words for it. */
+        readonly label: ConnectErrorLabel
+      }
+    | undefined
+}
+
+/** The labels that a connect can come back with; `authorization_denied` also stands for any that is not listed. */
+export const connectErrorLabels = [
+  'access_denied',
+  'account_selection_required',
+  'authorization_denied',
+  'consent_required',
+  'interaction_required',
+  'invalid_scope',
+  'login_required',
+  'server_error',
+  'temporarily_unavailable',
+] as const
+export type ConnectErrorLabel = (typeof connectErrorLabels)[number]
+
+export type ConfirmConnectView = {
+  readonly viewer: Viewer
+  readonly displayName: string
+  /** Absent when confirming signs the person in again at their own identity provider. */
+  readonly authorizationServerHost: string | undefined
+  readonly scopes: readonly string[]
+}
+
+export type ActivityPageView = {
+  readonly viewer: Viewer
+  readonly records: readonly ActivityRecord[]
+  /** As it was sent, to fill the form again. */
+  readonly filter: ActivityFilter
+  /** Query of the next page, without the question mark; undefined on the last. */
+  readonly nextQuery: string | undefined
+  /** The filter field that was refused; nothing was searched then. */
+  readonly refusedField: string | undefined
+}
+
+export type ProblemPageView = {
+  readonly viewer: Viewer | undefined
+  readonly status: number
+  readonly code: string
+  readonly title: string
+  readonly detail: string | undefined
+  readonly requestId: string
+  /** Where to go on. */
+  readonly next: { readonly href: string; readonly text: string } | undefined
+}
+
+export type ProblemEntry = {
+  readonly code: string
+  readonly status: number
+  readonly title: string
+}
+
+/** What the reference page reads of an OpenAPI 3.1 document. */
+export type ApiDocument = {
+  readonly info: { readonly title: string; readonly version: string }
+  readonly paths?: Readonly<Record<string, Readonly<Record<string, unknown>>>>
+  readonly components?: Readonly<Record<string, unknown>>
+}

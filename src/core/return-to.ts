@@ -1,0 +1,42 @@
+const longestReturnTo = 2048
+
+/** Backslashes, control characters and blanks, which browsers turn into something else or drop. */
+const unsafeCharacter = /[\\\p{Cc}\p{Z}]/u
+
+/**
+ * Whether a browser may be sent to `value` after a connect: a path of ours (one leading `/`) or a URL of a listed origin.
+ * Compared as text before anything parses it, so that no two parsers can disagree about it.
+ */
+export function isReturnTo(value: string, origins: readonly string[]): boolean {
+  if (value.length > longestReturnTo || unsafeCharacter.test(value)) return false
+  return isOwnPath(value) || origins.some((origin) => isOfOrigin(value, origin))
+}
+
+/** Whether `value` is a path of ours, possibly with query and fragment. `/..//x` is none: its path begins with two slashes. */
+export function isOwnPath(value: string): boolean {
+  if (value.length > longestReturnTo || unsafeCharacter.test(value)) return false
+  if (!value.startsWith('/') || value.startsWith('//')) return false
+  try {
+    return !new URL(value, 'http://own.invalid').pathname.startsWith('//')
+  } catch {
+    return false
+  }
+}
+
+function isOfOrigin(value: string, origin: string): boolean {
+  if (!value.startsWith(origin)) return false
+  // Without a delimiter the origin may go on: `https://app.example.com.evil.com`, `https://app.example.com@evil.com`.
+  return ['', '/', '?', '#'].includes(value.charAt(origin.length)) && URL.canParse(value)
+}
+
+/** `returnTo` with more query parameters, before its fragment. */
+export function withParameters(
+  returnTo: string,
+  parameters: Readonly<Record<string, string>>,
+): string {
+  const at = returnTo.indexOf('#')
+  const head = at === -1 ? returnTo : returnTo.slice(0, at)
+  const fragment = at === -1 ? '' : returnTo.slice(at)
+  const query = new URLSearchParams(parameters).toString()
+  return `${head}${head.includes('?') ? '&' : '?'}${query}${fragment}`
+}

@@ -1,0 +1,69 @@
+import { randomUUID } from 'node:crypto'
+import type { MiddlewareHandler } from 'hono'
+import { BrokerError } from '../core/errors.ts'
+import type { Clock } from '../core/ports/clock.ts'
+import type { HttpEnv } from './http-env.ts'
+import { securityHeaders } from './security-headers.ts'
+
+const methods: readonly string[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+
+/** Headers of which a second one makes two programs on the way disagree about the request (RFC 9110 §5.3, RFC 9112 §3.2). */
+const singleHeaders: ReadonlySet<string> = new Set([
+  'authorization',
+  'content-length',
+  'content-type',
+  'host',
+  'origin',
+])
+
+/** The first and last thing that a request meets: its id, what no route may see, and the headers of every answer. */
+export function createEdge(ports: {
+  readonly publicUrl: string
+  readonly clock: Clock
+}): MiddlewareHandler<HttpEnv> {
+  const headers = Object.entries(securityHeaders(ports.publicUrl))
+  return async (c, next) => {
+    const requestId = requestIdOf(c.req.header('x-request-id'))
+    c.set('requestId', requestId)
+    c.set('startedAt', ports.clock.now())
+    refuseAmbiguousHead(c.env?.incoming?.rawHeaders, c.req.header('transfer-encoding'))
+    if (!methods.includes(c.req.method)) throw new BrokerError('method_not_allowed')
+    await next()
+    const answer = c.res.headers
+    for (const [name, value] of headers) if (!answer.has(name)) answer.set(name, value)
+    answer.set('x-request-id', requestId)
+  }
+}
+
+const uuid = /^[\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12}$/i
+
+/** The caller's own id where it is a UUID, else a new one: nothing else of a caller's choosing reaches the activity log. */
+export function requestIdOf(sent: string | undefined): string {
+  return sent !== undefined && uuid.test(sent) ? sent.toLowerCase() : randomUUID()
+}
+
+/** @throws BrokerError invalid_request */
+export function refuseAmbiguousHead(
+  rawHeaders: readonly string[] | undefined,
+  transferEncoding: string | undefined,
+): void {
+  if (transferEncoding !== undefined && transferEncoding.toLowerCase() !== 'chunked') {
+    // Node reads `xchunked` as no body at all; a proxy before us may read it otherwise (RFC 9112 §6.1).
+    throw ambiguous('Transfer-Encoding')
+  }
+  if (rawHeaders === undefined) return
+  const seen = new Set<string>()
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const name = rawHeaders[index]?.toLowerCase() ?? ''
+    if (!singleHeaders.has(name)) continue
+    if (seen.has(name)) throw ambiguous('head')
+    seen.add(name)
+  }
+}
+
+function ambiguous(field: string): BrokerError {
+  return new BrokerError('invalid_request', {
+    field,
+    expectation: 'The head of the request can be read in two ways.',
+  })
+}

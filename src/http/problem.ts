@@ -1,0 +1,129 @@
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { BrokerError, type ErrorCode } from '../core/errors.ts'
+import type { HttpLog } from './services.ts'
+
+type Meaning = { readonly status: ContentfulStatusCode; readonly title: string }
+
+/** What each code looks like from outside; `docs/problems.md` explains them. */
+export const problems: Readonly<Record<ErrorCode, Meaning>> = {
+  audit_unavailable: { status: 503, title: 'The activity log cannot take records at the moment' },
+  connect_link_invalid: { status: 400, title: 'This connect link is used, ended or unknown' },
+  connect_required: { status: 403, title: 'The person must connect this upstream' },
+  connect_wrong_person: { status: 403, title: 'This connect link was made for another person' },
+  credential_corrupt: { status: 503, title: 'The stored credential cannot be opened' },
+  forbidden: { status: 403, title: 'The caller may not do this' },
+  insufficient_scope: { status: 403, title: 'The token lacks a scope' },
+  internal_error: { status: 500, title: 'Something went wrong here' },
+  invalid_request: { status: 400, title: 'The request is not as it should be' },
+  invalid_subject_token: { status: 401, title: "The person's token was refused" },
+  issuer_unavailable: { status: 503, title: 'The identity provider cannot be asked at the moment' },
+  method_not_allowed: { status: 405, title: 'This address does not take that method' },
+  not_connectable: { status: 409, title: 'This upstream is not one that people connect' },
+  not_found: { status: 404, title: 'There is nothing here' },
+  payload_too_large: { status: 413, title: 'The body is too large' },
+  policy_denied: { status: 403, title: 'A policy does not let this person use the upstream' },
+  storage_unavailable: { status: 503, title: 'The database cannot be reached at the moment' },
+  unauthenticated: { status: 401, title: 'Who is calling could not be told' },
+  unknown_upstream: { status: 404, title: 'There is no such upstream' },
+  upstream_misconfigured: { status: 502, title: 'The upstream is not set up correctly' },
+  upstream_not_allowed: { status: 403, title: 'This service may not use the upstream' },
+  upstream_unavailable: {
+    status: 503,
+    title: "The upstream's authorization server cannot be asked at the moment",
+  },
+}
+
+/** RFC 9457, with our code and what a client can act on. */
+export type Problem = {
+  readonly type: string
+  readonly title: string
+  readonly status: ContentfulStatusCode
+  readonly code: ErrorCode
+  readonly request_id: string
+  readonly detail?: string
+  readonly field?: string
+  readonly reason?: string
+  readonly connect_url?: string
+}
+
+/** An error as it leaves: body and headers, to be written as JSON or shown on a page. */
+export type ProblemAnswer = {
+  readonly problem: Problem
+  readonly headers: Readonly<Record<string, string>>
+}
+
+/** The only translator of errors: what it does not know is `internal_error`, logged by class and code, of which nothing leaves. */
+export type Problems = {
+  answer(error: unknown, requestId: string): ProblemAnswer
+  respond(error: unknown, requestId: string): Response
+}
+
+export function createProblems(ports: {
+  readonly publicUrl: string
+  readonly log: HttpLog
+}): Problems {
+  function answer(error: unknown, requestId: string): ProblemAnswer {
+    if (!(error instanceof BrokerError) || error.code === 'internal_error') {
+      ports.log.error({ event: 'request_failed', requestId, ...nameOf(error) })
+    }
+    const known = error instanceof BrokerError ? error : new BrokerError('internal_error')
+    const { code, details } = known
+    const { status, title } = problems[code]
+    return {
+      problem: {
+        type: `${ports.publicUrl}/docs#problem-${code}`,
+        title,
+        status,
+        code,
+        request_id: requestId,
+        ...(details.expectation === undefined ? {} : { detail: details.expectation }),
+        ...(details.field === undefined ? {} : { field: details.field }),
+        ...(details.reason === undefined ? {} : { reason: details.reason }),
+        ...(details.connectUrl === undefined ? {} : { connect_url: details.connectUrl }),
+      },
+      headers: {
+        'cache-control': 'no-store',
+        ...(details.challenge === undefined ? {} : { 'www-authenticate': details.challenge }),
+        ...(status === 503 ? { 'retry-after': retryAfter(details.retryAfterSeconds) } : {}),
+        ...(details.allowedMethods === undefined
+          ? {}
+          : { allow: details.allowedMethods.join(', ') }),
+      },
+    }
+  }
+
+  return {
+    answer,
+    respond(error, requestId) {
+      const { problem, headers } = answer(error, requestId)
+      return new Response(JSON.stringify(problem), {
+        status: problem.status,
+        headers: {
+          'content-type': 'application/problem+json',
+          'x-content-type-options': 'nosniff',
+          'x-request-id': requestId,
+          ...headers,
+        },
+      })
+    },
+  }
+}
+
+const defaultRetryAfterSeconds = 5
+
+function retryAfter(seconds: number | undefined): string {
+  const whole = Math.ceil(seconds ?? defaultRetryAfterSeconds)
+  return String(Math.min(900, Math.max(1, whole)))
+}
+
+/** A class and a code are names of programs; anything that does not look like one might be text of a server's. */
+function nameOf(error: unknown): { errorClass: string; errorCode: string | undefined } {
+  if (!(error instanceof Error)) return { errorClass: typeof error, errorCode: undefined }
+  const cause = error instanceof BrokerError && error.cause instanceof Error ? error.cause : error
+  const code = 'code' in cause ? cause.code : undefined
+  return { errorClass: asName(cause.name) ?? 'Error', errorCode: asName(code) }
+}
+
+function asName(value: unknown): string | undefined {
+  return typeof value === 'string' && /^\w{1,64}$/.test(value) ? value : undefined
+}

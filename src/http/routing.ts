@@ -1,0 +1,178 @@
+import { z } from '@hono/zod-openapi'
+import { BrokerError, type ErrorCode } from '../core/errors.ts'
+import type { Callers, PersonCaller } from './callers.ts'
+import type { HttpApp, HttpContext } from './http-env.ts'
+import { problems } from './problem.ts'
+import type { ActivityReader } from './services.ts'
+
+/** Who may come through a door, and what its handler gets of them. `anyone` is the only one without proof. */
+type CallerOf = {
+  anyone: undefined
+  person: PersonCaller
+  activity_reader: ActivityReader
+}
+
+/**
+ * A route of the API. It stands in the OpenAPI document by being added, and its handler cannot be reached without the caller
+ * that it asks for.
+ */
+export type Route<Kind extends keyof CallerOf> = {
+  readonly method: 'get' | 'post' | 'put' | 'delete'
+  /** As OpenAPI writes it: `/api/v1/connections/{upstream}`. */
+  readonly path: string
+  readonly caller: Kind
+  readonly operation: Operation
+}
+
+/** What the OpenAPI document says of a route. */
+export type Operation = {
+  readonly tag: 'Resolve' | 'Connections' | 'Activity' | 'Discovery' | 'Operations'
+  readonly summary: string
+  readonly description?: string
+  readonly params?: z.ZodObject
+  readonly query?: z.ZodObject
+  readonly body?: { readonly schema: z.ZodType; readonly required: boolean }
+  readonly success: {
+    readonly status: 200 | 201 | 204
+    readonly description: string
+    /** Absent where there is no body. */
+    readonly content?: { readonly type: string; readonly schema: z.ZodType }
+  }
+  /** Besides those that every route of its kind of caller has. */
+  readonly refusals: readonly ErrorCode[]
+}
+
+export type Routes = {
+  add<Kind extends keyof CallerOf>(
+    route: Route<Kind>,
+    handler: (c: HttpContext, caller: CallerOf[Kind]) => Response | Promise<Response>,
+  ): void
+}
+
+export function createRoutes(app: HttpApp, callers: Callers): Routes {
+  const findCaller: {
+    [Kind in keyof CallerOf]: (c: HttpContext) => CallerOf[Kind] | Promise<CallerOf[Kind]>
+  } = {
+    anyone: () => undefined,
+    person: callers.person,
+    activity_reader: callers.activityReader,
+  }
+
+  return {
+    add(route, handler) {
+      describeRoute(app, route)
+      app.on(route.method, routingPath(route.path), async (c) =>
+        handler(c, await findCaller[route.caller](c)),
+      )
+    },
+  }
+}
+
+/** Puts a route into the OpenAPI document. */
+export function describeRoute(
+  app: HttpApp,
+  route: {
+    readonly method: Route<'anyone'>['method']
+    readonly path: string
+    readonly caller: keyof CallerOf | 'service'
+    readonly operation: Operation
+  },
+): void {
+  const { operation } = route
+  const { success, params, query, body } = operation
+  app.openAPIRegistry.registerPath({
+    method: route.method,
+    path: route.path,
+    tags: [operation.tag],
+    summary: operation.summary,
+    ...(operation.description === undefined ? {} : { description: operation.description }),
+    security: securityOf[route.caller],
+    request: {
+      ...(params === undefined ? {} : { params }),
+      ...(query === undefined ? {} : { query }),
+      ...(body === undefined
+        ? {}
+        : {
+            body: {
+              required: body.required,
+              content: { 'application/json': { schema: body.schema } },
+            },
+          }),
+    },
+    responses: {
+      [success.status]: {
+        description: success.description,
+        ...(success.content === undefined
+          ? {}
+          : { content: { [success.content.type]: { schema: success.content.schema } } }),
+      },
+      ...refusalAnswers([...refusalsOf[route.caller], ...operation.refusals]),
+    },
+  })
+}
+
+const securityOf: Record<keyof CallerOf | 'service', Record<string, string[]>[]> = {
+  anyone: [],
+  person: [{ personToken: [] }, { session: [] }],
+  activity_reader: [{ personToken: [] }, { session: [] }, { serviceKey: [] }],
+  service: [{ serviceKey: [] }],
+}
+
+const personRefusals = [
+  'unauthenticated',
+  'insufficient_scope',
+  'issuer_unavailable',
+  'storage_unavailable',
+  'internal_error',
+] as const
+
+const refusalsOf: Record<keyof CallerOf | 'service', readonly ErrorCode[]> = {
+  anyone: ['internal_error'],
+  person: personRefusals,
+  activity_reader: [...personRefusals, 'forbidden'],
+  service: ['unauthenticated', 'internal_error'],
+}
+
+/** An error as it is written: RFC 9457 `application/problem+json`. */
+export const problemSchema = z
+  .object({
+    type: z.string().describe('Where this code is explained'),
+    title: z.string(),
+    status: z.int(),
+    code: z.enum(Object.keys(problems) as [ErrorCode, ...ErrorCode[]]),
+    request_id: z.uuid(),
+    detail: z.string().optional(),
+    field: z.string().optional().describe('The field at fault, with `invalid_request`'),
+    reason: z.string().optional().describe('Why the person must connect, with `connect_required`'),
+    connect_url: z.string().optional().describe('Where the person connects'),
+  })
+  .openapi('Problem')
+
+function refusalAnswers(codes: readonly ErrorCode[]) {
+  const byStatus = new Map<number, ErrorCode[]>()
+  for (const code of codes) {
+    const { status } = problems[code]
+    byStatus.set(status, [...(byStatus.get(status) ?? []), code])
+  }
+  return Object.fromEntries(
+    [...byStatus].map(([status, of]) => [
+      status,
+      {
+        description: [...new Set(of)].map((code) => `\`${code}\``).join(', '),
+        content: { 'application/problem+json': { schema: problemSchema } },
+      },
+    ]),
+  )
+}
+
+/** `/a/{b}` as Hono writes it: `/a/:b`. */
+export function routingPath(path: string): string {
+  return path.replaceAll(/\/\{(\w+)\}/g, '/:$1')
+}
+
+/** Refuses HEAD where GET does something: a link scanner must not begin or end a flow. */
+export function refuseHead(c: HttpContext): void {
+  if (c.req.method !== 'GET') {
+    throw new BrokerError('method_not_allowed', { allowedMethods: ['GET'] })
+  }
+}

@@ -1,0 +1,77 @@
+import type { Person } from '../core/caller.ts'
+import type { ActivityStore } from '../core/ports/activity-store.ts'
+import type { Authenticator, SignIn } from '../core/ports/authenticator.ts'
+import type {
+  Connections,
+  CredentialResolver,
+  OAuthConnector,
+  RefusalRecorder,
+} from '../core/ports/broker-services.ts'
+import type { Clock } from '../core/ports/clock.ts'
+import type { Pages } from '../core/ports/pages.ts'
+import type { Upstream } from '../core/upstream.ts'
+
+/** All that the HTTP room uses of the rest of the house. */
+export type HttpServices = {
+  /** An origin without a trailing slash. Nothing is ever derived from a request's own Host or URL. */
+  readonly publicUrl: string
+  readonly upstreams: ReadonlyMap<string, Upstream>
+  /** Origins that connect may send a person back to, besides `publicUrl`. */
+  readonly returnTo: readonly string[]
+  readonly clock: Clock
+  readonly log: HttpLog
+  readonly authenticator: Authenticator
+  readonly challenge: Challenge
+  /** Absent when `identity.login` is: then there are no pages and no sessions. */
+  readonly signIn: SignIn | undefined
+  readonly resolver: CredentialResolver
+  readonly refusals: RefusalRecorder
+  readonly connections: Connections
+  readonly connector: OAuthConnector
+  readonly activity: ActivityStore
+  readonly protectedResources: ProtectedResources
+  readonly readiness: readonly ReadinessCheck[]
+  /** Absent when the metrics have a listener of their own. */
+  readonly metrics: Metrics | undefined
+  readonly pages: Pages
+  /** Of the product, for the OpenAPI document. */
+  readonly version: string
+}
+
+/**
+ * Builds the value of `WWW-Authenticate` that names the bare RFC 9728 document. `error` is absent when no token was sent;
+ * `scopes` are those that the token lacked, for `insufficient_scope` only.
+ */
+export type Challenge = (refusal: {
+  readonly error: 'invalid_token' | 'insufficient_scope' | undefined
+  readonly scopes: readonly string[]
+}) => string
+
+/** RFC 9728 documents. */
+export type ProtectedResources = {
+  /** `path` is what follows `/.well-known/oauth-protected-resource`, empty or with a leading slash. Undefined: not found. */
+  document(path: string): Readonly<Record<string, unknown>> | undefined
+}
+
+export type ReadinessCheck = {
+  readonly name: 'database' | 'spool' | 'keys'
+  /** Never rejects. */
+  isReady(): boolean | Promise<boolean>
+}
+
+export type Metrics = { readonly contentType: string; text(): Promise<string> }
+
+/** The only thing this room logs: a failure that no code stands for, by its class and code, never its text. */
+export type HttpLog = {
+  error(entry: {
+    readonly event: 'request_failed'
+    readonly requestId: string
+    readonly errorClass: string
+    readonly errorCode: string | undefined
+  }): void
+}
+
+/** Who reads the activity log: an admin, or a service that may. */
+export type ActivityReader =
+  | { readonly kind: 'admin'; readonly person: Person }
+  | { readonly kind: 'service'; readonly id: string }
