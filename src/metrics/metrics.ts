@@ -43,23 +43,23 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
     help: 'Stored credentials that did not open or did not belong where they stood.',
     registers: [registry],
   })
-  new Gauge({
+  const waiting = new Gauge({
     name: 'onbehalf_audit_spool_bytes',
     help: 'Records accepted and not yet in the database, in bytes.',
-    registers: [registry],
     collect() {
       this.set(ports.auditStats().bytes)
     },
   })
-  new Counter({
+  const dropped = new Counter({
     name: 'onbehalf_audit_dropped_total',
     help: 'Records that were lost because the queue was full or the process had to stop.',
-    registers: [registry],
     collect() {
       this.reset()
       this.inc(ports.auditStats().dropped)
     },
   })
+  registry.registerMetric(waiting)
+  registry.registerMetric(dropped)
   // Bound once: looking a label up on every call would cost more than the count.
   const resolved = {
     success: resolves.labels({ outcome: 'success' }),
@@ -97,7 +97,7 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
       },
     }),
     countTokenRequests(method) {
-      const { acquire } = method
+      const acquire = method.acquire?.bind(method)
       return {
         name: method.name,
         ...(acquire === undefined
