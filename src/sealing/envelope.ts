@@ -16,6 +16,9 @@ const ivBytes = 12
 const tagBytes = 16
 const cipher = 'aes-256-gcm'
 
+/** What every sealed value begins with; the length of the key id and the id follow. */
+export const sealedHead: Uint8Array = Buffer.of(magic, format)
+
 /** Part of the key derivation, so that these keys serve nothing else. */
 const derivationInfo = Buffer.from('onbehalf/v1/record')
 
@@ -41,7 +44,8 @@ function seal(dataKey: DataKey, text: Secret, context: SealingContext): Buffer {
   const ciphertext = Buffer.concat([encryptor.update(plain), encryptor.final()])
   plain.fill(0)
   return Buffer.concat([
-    Buffer.of(magic, format, dataKey.idBytes.length),
+    sealedHead,
+    Buffer.of(dataKey.idBytes.length),
     dataKey.idBytes,
     salt,
     iv,

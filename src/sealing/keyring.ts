@@ -1,4 +1,5 @@
 import { createSecretKey, type KeyObject, randomBytes } from 'node:crypto'
+import { OperatorError } from '../core/operator-error.ts'
 import type { Secret } from '../core/secret.ts'
 
 export const keyBytes = 32
@@ -18,16 +19,16 @@ export type Keyring = {
 
 /**
  * Reads the configured keys. Configuration reports the same faults earlier and all at once; here they end the start.
- * @throws Error for no key, an empty or oversized id, one id twice, or a secret that is not the base64 of 32 bytes.
+ * @throws OperatorError encryption_keys_refused for no key, an empty or oversized id, one id twice, or a secret that is not the base64 of 32 bytes.
  */
 export function createKeyring(
   configured: readonly { readonly id: string; readonly secret: Secret }[],
 ): Keyring {
   const keys = configured.map(readKey)
   const [sealing] = keys
-  if (sealing === undefined) throw new Error('no encryption key is configured')
+  if (sealing === undefined) throw refused('no encryption key is configured')
   const byId = new Map(keys.map((key) => [indexOf(key.idBytes), key]))
-  if (byId.size < keys.length) throw new Error('an encryption key id is configured twice')
+  if (byId.size < keys.length) throw refused('an encryption key id is configured twice')
   return { sealing, keys, find: (idBytes) => byId.get(indexOf(idBytes)) }
 }
 
@@ -39,11 +40,11 @@ export function generateKey(): string {
 function readKey({ id, secret }: { readonly id: string; readonly secret: Secret }): DataKey {
   const idBytes = Buffer.from(id, 'utf8')
   if (idBytes.length === 0 || idBytes.length > maxKeyIdBytes) {
-    throw new Error(`an encryption key id must have 1 to ${maxKeyIdBytes} bytes`)
+    throw refused(`an encryption key id must have 1 to ${maxKeyIdBytes} bytes`)
   }
   const bytes = decodeKey(secret)
   if (bytes === undefined) {
-    throw new Error(`encryption key ${JSON.stringify(id)} is not the base64 of ${keyBytes} bytes`)
+    throw refused(`encryption key ${JSON.stringify(id)} is not the base64 of ${keyBytes} bytes`)
   }
   const key = createSecretKey(bytes)
   bytes.fill(0)
@@ -60,4 +61,8 @@ function decodeKey(secret: Secret): Buffer | undefined {
 /** Latin-1 keeps bytes apart that UTF-8 decoding would merge into one replacement character. */
 function indexOf(idBytes: Uint8Array): string {
   return Buffer.from(idBytes).toString('latin1')
+}
+
+function refused(problem: string): OperatorError {
+  return new OperatorError('encryption_keys_refused', `encryption.keys: ${problem}.`)
 }

@@ -1,0 +1,101 @@
+import type { PersonId } from '../caller.ts'
+import type { ConnectionReason, CredentialKey } from '../credential.ts'
+import type { CredentialBinding, MethodName } from '../upstream.ts'
+import type { StoredConnection } from './credential-store.ts'
+
+/** A stored connection with its access token as it lies in the database. The refresh token comes with a claim only. */
+export type CredentialRecord = StoredConnection & {
+  readonly renewed: boolean
+  /** Absent once the connection ended. */
+  readonly sealedAccessToken: Uint8Array | undefined
+}
+
+/** A first or replacing credential, sealed under `generation`. */
+export type NewCredentialRecord = {
+  readonly generation: number
+  readonly method: MethodName
+  readonly scopes: readonly string[]
+  readonly audience: string | undefined
+  readonly account: string | undefined
+  readonly binding: CredentialBinding
+  readonly sealedAccessToken: Uint8Array
+  readonly sealedRefreshToken: Uint8Array | undefined
+  readonly expiresAt: Date | undefined
+}
+
+/** What a renewal brought, sealed under `generation`. */
+export type RenewedCredentialRecord = {
+  readonly generation: number
+  readonly scopes: readonly string[]
+  /** Absent: the stored one goes on. */
+  readonly account: string | undefined
+  readonly sealedAccessToken: Uint8Array
+  readonly sealedRefreshToken: Uint8Array
+  readonly expiresAt: Date | undefined
+}
+
+export type ClaimedRecord = {
+  readonly nextGeneration: number
+  readonly leaseEpoch: number
+  readonly afterLostAnswer: boolean
+  readonly sealedRefreshToken: Uint8Array
+  readonly scopes: readonly string[]
+}
+
+export type TakenRecord = {
+  readonly generation: number
+  readonly method: MethodName
+  readonly sealedAccessToken: Uint8Array | undefined
+  readonly sealedRefreshToken: Uint8Array | undefined
+}
+
+/**
+ * The rows behind a CredentialStore: sealed bytes in, sealed bytes out. Every function is one statement with the owner in its
+ * WHERE, and time is the database's. All throw BrokerError storage_unavailable.
+ */
+export interface CredentialRecords {
+  /** A number that no credential had or will have. Fetched before sealing, because it is bound into the sealed values. */
+  nextGeneration(): Promise<number>
+
+  find(key: CredentialKey): Promise<CredentialRecord | undefined>
+
+  /** Sorted by upstream. */
+  list(person: PersonId): Promise<readonly StoredConnection[]>
+
+  /** Inserts or replaces. Undefined when a later generation is there already. */
+  put(key: CredentialKey, record: NewCredentialRecord): Promise<CredentialRecord | undefined>
+
+  /** Takes the lease for 30 s and marks an attempt as open. Undefined where CredentialStore.claimRenewal is. */
+  claim(
+    key: CredentialKey,
+    generation: number,
+    leaseOwner: string,
+  ): Promise<ClaimedRecord | undefined>
+
+  /** Replaces where the row still has `fromGeneration`, whatever its lease and status say. */
+  commit(
+    key: CredentialKey,
+    fromGeneration: number,
+    record: RenewedCredentialRecord,
+  ): Promise<CredentialRecord | undefined>
+
+  /** Ends the connection and forgets its tokens, where generation and lease are still the claim's. */
+  endConnection(
+    key: CredentialKey,
+    claim: { readonly generation: number; readonly leaseEpoch: number },
+    reason: ConnectionReason,
+  ): Promise<void>
+
+  /**
+   * Gives the lease back, where generation and lease are still the claim's. The attempt stays open when its outcome is
+   * unknown, and when an earlier one's is: a known answer to the second says nothing about the first.
+   */
+  releaseLease(
+    key: CredentialKey,
+    claim: { readonly generation: number; readonly leaseEpoch: number },
+    retry: { readonly nextTryAt: Date; readonly outcomeKnown: boolean },
+  ): Promise<void>
+
+  /** Removes the row and returns what was in it. */
+  take(key: CredentialKey): Promise<TakenRecord | undefined>
+}

@@ -1,0 +1,174 @@
+import { hash, randomUUID } from 'node:crypto'
+import type { Credential, CredentialKey } from '../core/credential.ts'
+import { BrokerError, isBrokerError } from '../core/errors.ts'
+import type { CredentialRecord, CredentialRecords } from '../core/ports/credential-records.ts'
+import type { CredentialStore, StoredConnection } from '../core/ports/credential-store.ts'
+import type { Sealer, SealingContext } from '../core/ports/sealer.ts'
+import type { Secret } from '../core/secret.ts'
+
+type TokenField = Extract<SealingContext, { table: 'credential' }>['field']
+
+/** The CredentialStore over rows that hold sealed bytes only. Its leases belong to this instance: make one a process. */
+export function createCredentialStore(ports: {
+  readonly records: CredentialRecords
+  readonly sealer: Sealer
+}): CredentialStore {
+  const { records, sealer } = ports
+  const leaseOwner = randomUUID()
+
+  return {
+    async find(key) {
+      const record = await records.find(key)
+      if (record === undefined) return undefined
+      return { connection: connectionOf(record), credential: openCredential(record) }
+    },
+
+    list: (person) => records.list(person),
+
+    async put(key, { tokens, method, scopes, audience, binding }) {
+      const generation = await records.nextGeneration()
+      const record = await records.put(key, {
+        generation,
+        method,
+        scopes,
+        audience,
+        account: tokens.account,
+        binding,
+        sealedAccessToken: seal(tokens.accessToken, key, 'access_token', generation),
+        sealedRefreshToken:
+          tokens.refreshToken && seal(tokens.refreshToken, key, 'refresh_token', generation),
+        expiresAt: tokens.expiresAt,
+      })
+      if (record === undefined) return findLater(key)
+      return toCredential(record, tokens.accessToken)
+    },
+
+    async claimRenewal(key, generation) {
+      const claimed = await records.claim(key, generation, leaseOwner)
+      if (claimed === undefined) return undefined
+      const { sealedRefreshToken, ...claim } = claimed
+      try {
+        const refreshToken = open(sealedRefreshToken, key, 'refresh_token', generation)
+        return { generation, ...claim, refreshToken }
+      } catch (error) {
+        // Nothing was sent. Without this, callers would hear of a lease for 30 s instead of the fault.
+        const leaseEpoch = claim.leaseEpoch
+        const retry = { nextTryAt: new Date(0), outcomeKnown: true }
+        await records.releaseLease(key, { generation, leaseEpoch }, retry)
+        throw error
+      }
+    },
+
+    async commitRenewal(key, claim, { tokens, scopes }) {
+      const generation = claim.nextGeneration
+      // A refresh token that goes on is sealed again, because the generation is bound into it.
+      const refreshToken = tokens.refreshToken ?? claim.refreshToken
+      const record = await records.commit(key, claim.generation, {
+        generation,
+        scopes,
+        account: tokens.account,
+        sealedAccessToken: seal(tokens.accessToken, key, 'access_token', generation),
+        sealedRefreshToken: seal(refreshToken, key, 'refresh_token', generation),
+        expiresAt: tokens.expiresAt,
+      })
+      return record && toCredential(record, tokens.accessToken)
+    },
+
+    async failRenewal(key, claim, failure) {
+      switch (failure.kind) {
+        case 'reconnect':
+          return records.endConnection(key, claim, failure.reason)
+        case 'retry':
+          return records.releaseLease(key, claim, failure)
+      }
+    },
+
+    async take(key) {
+      const taken = await records.take(key)
+      if (taken === undefined) return undefined
+      const { generation, method } = taken
+      const refreshToken = tryOpen(taken.sealedRefreshToken, key, 'refresh_token', generation)
+      if (refreshToken !== undefined) return { method, token: refreshToken, hint: 'refresh_token' }
+      const accessToken = tryOpen(taken.sealedAccessToken, key, 'access_token', generation)
+      if (accessToken !== undefined) return { method, token: accessToken, hint: 'access_token' }
+      return { method, token: undefined }
+    },
+  }
+
+  /** What is there instead of a credential that came too late: the row has a later generation, or had one and is gone. */
+  async function findLater(key: CredentialKey): Promise<Credential> {
+    const record = await records.find(key)
+    const credential = record && openCredential(record)
+    if (credential === undefined) {
+      throw new BrokerError('connect_required', { reason: record?.reason ?? 'not_connected' })
+    }
+    return credential
+  }
+
+  function openCredential(record: CredentialRecord): Credential | undefined {
+    if (record.status === 'reconnect_required') return undefined
+    // A connected row always has one.
+    if (record.sealedAccessToken === undefined) throw new BrokerError('credential_corrupt')
+    const { sealedAccessToken, generation } = record
+    return toCredential(record, open(sealedAccessToken, record, 'access_token', generation))
+  }
+
+  function seal(text: Secret, key: CredentialKey, field: TokenField, generation: number): Buffer {
+    return sealer.seal(text, contextOf(key, field, generation))
+  }
+
+  function open(
+    sealed: Uint8Array,
+    key: CredentialKey,
+    field: TokenField,
+    generation: number,
+  ): Secret {
+    return sealer.open(sealed, contextOf(key, field, generation))
+  }
+
+  function tryOpen(
+    sealed: Uint8Array | undefined,
+    key: CredentialKey,
+    field: TokenField,
+    generation: number,
+  ): Secret | undefined {
+    if (sealed === undefined) return undefined
+    try {
+      return open(sealed, key, field, generation)
+    } catch (error) {
+      if (isBrokerError(error, 'credential_corrupt')) return undefined
+      throw error
+    }
+  }
+}
+
+/** Names an access token without giving a way back to it; the same on every replica. */
+export function fingerprintOf(accessToken: Secret): string {
+  return hash('sha256', `onbehalf fingerprint ${accessToken.reveal()}`, 'base64url').slice(0, 22)
+}
+
+function contextOf(key: CredentialKey, field: TokenField, generation: number): SealingContext {
+  const { issuer, userId, upstream } = key
+  return { table: 'credential', field, issuer, userId, upstream, generation }
+}
+
+function connectionOf(record: CredentialRecord): StoredConnection {
+  const { renewed: _renewed, sealedAccessToken: _sealed, ...connection } = record
+  return connection
+}
+
+function toCredential(record: CredentialRecord, accessToken: Secret): Credential {
+  return {
+    generation: record.generation,
+    accessToken,
+    fingerprint: fingerprintOf(accessToken),
+    method: record.method,
+    scopes: record.scopes,
+    audience: record.audience,
+    obtainedAt: record.obtainedAt,
+    expiresAt: record.expiresAt,
+    renewable: record.renewable,
+    renewed: record.renewed,
+    binding: record.binding,
+  }
+}

@@ -1,0 +1,127 @@
+import { isBrokerError } from '../core/errors.ts'
+import { OperatorError } from '../core/operator-error.ts'
+import type { EncryptionKeyRecords, KeyUsage } from '../core/ports/encryption-key-records.ts'
+import type { Sealer, SealingContext } from '../core/ports/sealer.ts'
+import { Secret } from '../core/secret.ts'
+import { createEnvelope, sealedHead } from './envelope.ts'
+import type { DataKey, Keyring } from './keyring.ts'
+
+/** One line of `keys status`, named as it is printed. */
+export type KeyStatus = {
+  readonly id: string
+  /** How many sealed values of the whole database this key opens. */
+  readonly rows: number
+  readonly configured: boolean
+  /** It is the first, which new values are sealed with. */
+  readonly seals: boolean
+  readonly removable: boolean
+}
+
+/** Whether the configured keys fit the database. */
+export type KeyCheck = {
+  /**
+   * Checked before anything is served. Changes nothing unless all is well, then remembers keys that are new.
+   * @throws OperatorError encryption_keys_refused with every problem: an id whose secret is another one than before, an id
+   * that rows use and the configuration lacks. BrokerError storage_unavailable.
+   */
+  verify(): Promise<void>
+
+  /** Configured ids in the order of the configuration, then those that are used and missing. */
+  status(): Promise<readonly KeyStatus[]>
+}
+
+const checkPlace: SealingContext = { table: 'encryption_key', field: 'check' }
+const checkText = 'onbehalf encryption key check'
+
+export function createKeyCheck(ports: {
+  readonly keyring: Keyring
+  readonly records: EncryptionKeyRecords
+}): KeyCheck {
+  const { keyring, records } = ports
+  const ids = new Set(keyring.keys.map((key) => key.id))
+
+  return {
+    async verify() {
+      const usage = await records.countByKey(sealedHead)
+      const missing = usage.filter(({ keyId }) => !ids.has(keyId)).map(missingKey)
+      const checks = await Promise.all(keyring.keys.map(compare))
+      const wrong = checks
+        .filter(({ result }) => result === 'wrong')
+        .map(({ key }) => wrongKey(key))
+      refuse([...wrong, ...missing])
+      // Only now, so that a start that is refused leaves the database as it was.
+      const fresh = checks.filter(({ result }) => result === 'new').map(({ key }) => key)
+      const lost = await Promise.all(fresh.map(remember))
+      refuse(lost.flat())
+    },
+
+    async status() {
+      const usage = await records.countByKey(sealedHead)
+      const valuesOf = new Map(usage.map(({ keyId, values }) => [keyId, values]))
+      const configured = keyring.keys.map((key) => {
+        const rows = valuesOf.get(key.id) ?? 0
+        const seals = key === keyring.sealing
+        return { id: key.id, rows, configured: true, seals, removable: !seals && rows === 0 }
+      })
+      const missing = usage
+        .filter(({ keyId }) => !ids.has(keyId))
+        .map(({ keyId, values }) => ({
+          id: keyId,
+          rows: values,
+          configured: false,
+          seals: false,
+          removable: false,
+        }))
+      return [...configured, ...missing]
+    },
+  }
+
+  async function compare(
+    key: DataKey,
+  ): Promise<{ key: DataKey; result: 'new' | 'good' | 'wrong' }> {
+    const check = await records.findCheck(key.id)
+    if (check === undefined) return { key, result: 'new' }
+    return { key, result: opens(sealerOf(key), check) ? 'good' : 'wrong' }
+  }
+
+  /** Two replicas may start with a new id at once, and with different secrets: the row that won decides. */
+  async function remember(key: DataKey): Promise<readonly string[]> {
+    await records.insertCheck(key.id, sealerOf(key).seal(new Secret(checkText), checkPlace))
+    const { result } = await compare(key)
+    return result === 'good' ? [] : [wrongKey(key)]
+  }
+}
+
+/** Each key alone, so that a check value says something about its own key. */
+function sealerOf(key: DataKey): Sealer {
+  const find = (idBytes: Uint8Array) => (key.idBytes.equals(idBytes) ? key : undefined)
+  return createEnvelope({ sealing: key, keys: [key], find })
+}
+
+function opens(sealer: Sealer, check: Uint8Array): boolean {
+  try {
+    return sealer.open(check, checkPlace).reveal() === checkText
+  } catch (error) {
+    if (isBrokerError(error, 'credential_corrupt')) return false
+    throw error
+  }
+}
+
+function refuse(problems: readonly string[]): void {
+  if (problems.length > 0) throw new OperatorError('encryption_keys_refused', problems.join('\n'))
+}
+
+function wrongKey(key: DataKey): string {
+  return (
+    `encryption.keys: key id ${JSON.stringify(key.id)} has another secret than the one that this database knows under ` +
+    'that id. Put the former secret back, or give the new one an id of its own.'
+  )
+}
+
+function missingKey({ keyId, rows, values }: KeyUsage): string {
+  return (
+    `encryption.keys: key id ${JSON.stringify(keyId)} is missing, and ${rows} ${rows === 1 ? 'row uses' : 'rows use'} ` +
+    `it (${values} sealed ${values === 1 ? 'value' : 'values'}). Put it back; it can be removed when \`keys status\` ` +
+    'shows it as removable.'
+  )
+}

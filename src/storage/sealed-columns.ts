@@ -1,0 +1,18 @@
+import type { SealingContext } from '../core/ports/sealer.ts'
+
+/** Tables with sealed values. The check values of the keys themselves are not counted as use of a key. */
+type SealedTable = Exclude<SealingContext['table'], 'encryption_key'>
+
+/**
+ * Every column that holds sealed values. What is missing here is left out when a key's use is counted, and its key can be
+ * removed too early; a test demands that every bytea column is here or is a hash.
+ */
+export const sealedColumns = {
+  credential: ['access_token', 'refresh_token'],
+  connect_ticket: ['sealed_ticket', 'claims'],
+  connect_flow: ['code_verifier'],
+  sign_in_flow: ['code_verifier', 'nonce'],
+  sign_in_token: ['access_token', 'id_token', 'refresh_token'],
+} as const satisfies {
+  readonly [Table in SealedTable]: readonly Extract<SealingContext, { table: Table }>['field'][]
+}
