@@ -1,0 +1,58 @@
+import { type ChildProcess, fork } from 'node:child_process'
+import { join } from 'node:path'
+
+/** A server in a process of its own, asked by messages. */
+export type Child = {
+  readonly port: number
+  ask<T>(question: string): Promise<T>
+  stop(): Promise<void>
+}
+
+/** Starts `bench/<name>.js`, which says `{ port }` when it listens and answers each `{ question }` with `{ answer }`. */
+export function startChild(name: string, env: Record<string, string>): Promise<Child> {
+  const child = fork(join(import.meta.dirname, `${name}.js`), {
+    execArgv: ['--expose-gc'],
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  })
+  return new Promise((resolve, reject) => {
+    child.once('exit', (code) => reject(new Error(`${name} ended with ${code}`)))
+    child.once('message', (message) => {
+      const { port } = message as { port: number }
+      resolve({ port, ask: (question) => ask(child, question), stop: () => stop(child) })
+    })
+  })
+}
+
+function ask<T>(child: ChildProcess, question: string): Promise<T> {
+  return new Promise((resolve) => {
+    child.once('message', (message) => resolve((message as { answer: T }).answer))
+    child.send({ question })
+  })
+}
+
+function stop(child: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    child.once('exit', () => resolve())
+    child.kill('SIGTERM')
+  })
+}
+
+/** The child's side. */
+export function serveQuestions(
+  port: number,
+  answers: Record<string, () => unknown>,
+): void {
+  process.on('message', (message) => {
+    const { question } = message as { question: string }
+    void Promise.resolve(answers[question]?.()).then((answer) => process.send?.({ answer }))
+  })
+  process.send?.({ port })
+}
+
+export function memoryNow(): { rssMb: number; heapMb: number } {
+  globalThis.gc?.()
+  globalThis.gc?.()
+  const { rss, heapUsed, external } = process.memoryUsage()
+  return { rssMb: rss / 1048576, heapMb: (heapUsed + external) / 1048576 }
+}
