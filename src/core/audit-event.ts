@@ -43,6 +43,7 @@ export const auditReasons = [
   'consent_required',
   'credential_corrupt',
   'credential_expired',
+  'forbidden',
   'insufficient_scope',
   'interaction_required',
   'internal_error',

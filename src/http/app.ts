@@ -1,11 +1,24 @@
 import { OpenAPIHono } from '@hono/zod-openapi'
+import { BrokerError } from '../core/errors.ts'
 import { createCallers } from './callers.ts'
 import { createCookies } from './cookies.ts'
 import { createEdge } from './edge.ts'
+import { createFailures } from './failures.ts'
 import type { HttpApp, HttpEnv } from './http-env.ts'
+import { createPageRoutes } from './page-routes.ts'
 import { createProblems } from './problem.ts'
+import { addConnectRoutes } from './routes/connect.ts'
+import { addConnectionPages } from './routes/connection-pages.ts'
+import { addConnectionRoutes } from './routes/connections.ts'
+import { addHealthRoutes } from './routes/health.ts'
 import { addMeRoutes } from './routes/me.ts'
-import { createRoutes } from './routing.ts'
+import { addMetricsRoute } from './routes/metrics.ts'
+import { addOpenApiRoutes } from './routes/openapi.ts'
+import { addResolveRoute } from './routes/resolve.ts'
+import { addSignInRoutes } from './routes/sign-in.ts'
+import { addStylesheetRoute } from './routes/stylesheet.ts'
+import { addWellKnownRoutes } from './routes/well-known.ts'
+import { createRoutes, methodsAt } from './routing.ts'
 import type { HttpServices } from './services.ts'
 
 /** The broker's HTTP application: the order of what a request meets, and which routes there are. Nothing else. */
@@ -13,11 +26,34 @@ export function createApp(services: HttpServices): HttpApp {
   const app = new OpenAPIHono<HttpEnv>()
   const cookies = createCookies(services.publicUrl)
   const problems = createProblems(services)
+  const failures = createFailures({ ...services, problems })
   const callers = createCallers({ ...services, cookies })
   const routes = createRoutes(app, callers)
+  const pageRoutes = createPageRoutes(app, { ...services, callers, cookies })
 
-  app.onError((error, c) => problems.respond(error, c.get('requestId')))
+  app.onError((error, c) => failures.answer(c, error))
+  app.notFound((c) => {
+    const allowedMethods = methodsAt(app, c.req.path)
+    const known = allowedMethods.length > 0
+    const error = known
+      ? new BrokerError('method_not_allowed', { allowedMethods })
+      : new BrokerError('not_found')
+    return failures.answer(c, error)
+  })
+
+  // Before the edge, which it does without: see there.
+  addResolveRoute(app, services, problems)
+
   app.use('*', createEdge(services))
+  addConnectionRoutes(routes, services)
   addMeRoutes(routes)
+  addHealthRoutes(routes, services, problems)
+  if (services.metrics !== undefined) addMetricsRoute(routes, services.metrics)
+  addWellKnownRoutes(app, services)
+  addOpenApiRoutes(app, routes, services)
+  addSignInRoutes(app, { ...services, callers, cookies })
+  addConnectRoutes(app, pageRoutes, { ...services, callers, cookies, failures })
+  addConnectionPages(app, pageRoutes, services)
+  addStylesheetRoute(app, services)
   return app
 }

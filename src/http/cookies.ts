@@ -16,32 +16,40 @@ export type Cookies = {
 const browserSeconds = 3600
 const browserValue = /^[\w-]{43}$/
 
+/**
+ * `__Host-` needs Secure: a browser takes such a cookie from this host alone and for all of it, so no sibling host can plant
+ * one. On loopback without TLS there is no such cookie.
+ */
+export function cookieNames(publicUrl: string): {
+  readonly session: string
+  readonly browser: string
+} {
+  const prefix = publicUrl.startsWith('https:') ? '__Host-' : ''
+  return { session: `${prefix}onbehalf_session`, browser: `${prefix}onbehalf_browser` }
+}
+
 export function createCookies(publicUrl: string): Cookies {
-  // `__Host-` needs Secure: a browser takes it from this host alone, for all of it, so no sibling host can plant one. On
-  // loopback without TLS there is no such cookie.
+  const names = cookieNames(publicUrl)
   const secure = publicUrl.startsWith('https:')
-  const prefix = secure ? '__Host-' : ''
-  const sessionName = `${prefix}onbehalf_session`
-  const browserName = `${prefix}onbehalf_browser`
   const attributes = { path: '/', httpOnly: true, sameSite: 'Lax', secure } as const
 
   function browser(c: HttpContext): string | undefined {
-    const value = getCookie(c, browserName)
+    const value = getCookie(c, names.browser)
     return value !== undefined && browserValue.test(value) ? value : undefined
   }
 
   return {
-    session: (c) => getCookie(c, sessionName) || undefined,
+    session: (c) => getCookie(c, names.session) || undefined,
     setSession(c, value, maxAgeSeconds) {
-      setCookie(c, sessionName, value, { ...attributes, maxAge: maxAgeSeconds })
+      setCookie(c, names.session, value, { ...attributes, maxAge: maxAgeSeconds })
     },
     endSession(c) {
-      deleteCookie(c, sessionName, attributes)
+      deleteCookie(c, names.session, attributes)
     },
     browser,
     ensureBrowser(c) {
       const value = browser(c) ?? randomBytes(32).toString('base64url')
-      setCookie(c, browserName, value, { ...attributes, maxAge: browserSeconds })
+      setCookie(c, names.browser, value, { ...attributes, maxAge: browserSeconds })
       return value
     },
   }

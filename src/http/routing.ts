@@ -170,6 +170,15 @@ export function routingPath(path: string): string {
   return path.replaceAll(/\/\{(\w+)\}/g, '/:$1')
 }
 
+const routedMethods = ['GET', 'POST', 'PUT', 'DELETE'] as const
+
+/** The methods that some route takes at a path; empty where there is no such path. */
+export function methodsAt(app: HttpApp, path: string): readonly string[] {
+  return routedMethods.filter((method) =>
+    app.router.match(method, path)[0].some(([[, route]]) => route.method === method),
+  )
+}
+
 /** Refuses HEAD where GET does something: a link scanner must not begin or end a flow. */
 export function refuseHead(c: HttpContext): void {
   if (c.req.method !== 'GET') {

@@ -96,6 +96,6 @@ export type ProblemEntry = {
 /** What the reference page reads of an OpenAPI 3.1 document. */
 export type ApiDocument = {
   readonly info: { readonly title: string; readonly version: string }
-  readonly paths?: Readonly<Record<string, Readonly<Record<string, unknown>>>>
-  readonly components?: Readonly<Record<string, unknown>>
+  readonly paths?: object | undefined
+  readonly components?: object | undefined
 }

@@ -1,0 +1,70 @@
+import { BrokerError } from '../../core/errors.ts'
+import { isOwnPath } from '../../core/return-to.ts'
+import type { Callers } from '../callers.ts'
+import type { Cookies } from '../cookies.ts'
+import { refuseUnprovenWrite } from '../cross-site.ts'
+import type { HttpApp, HttpContext } from '../http-env.ts'
+import { pageAnswer } from '../page-answer.ts'
+import { configured, refuseRepeatedParameters } from '../page-routes.ts'
+import { readForm } from '../request-body.ts'
+import { refuseHead } from '../routing.ts'
+import type { HttpServices } from '../services.ts'
+
+/** Browser sign-in: there, back, and out. */
+export function addSignInRoutes(
+  app: HttpApp,
+  services: Pick<HttpServices, 'pages' | 'publicUrl' | 'signIn'> & {
+    readonly callers: Callers
+    readonly cookies: Cookies
+  },
+): void {
+  const { callers, cookies, pages, publicUrl } = services
+
+  app.get('/login', async (c) => {
+    refuseHead(c)
+    const signIn = configured(services.signIn)
+    const returnTo = c.req.query('return_to') ?? '/connections'
+    if (!isOwnPath(returnTo)) {
+      throw new BrokerError('invalid_request', {
+        field: 'return_to',
+        expectation: 'A path of the broker.',
+      })
+    }
+    return c.redirect(await signIn.start({ returnTo, browser: cookies.ensureBrowser(c) }), 303)
+  })
+
+  app.get('/login/callback', async (c) => {
+    refuseHead(c)
+    const signIn = configured(services.signIn)
+    const params = new URL(c.req.url).searchParams
+    refuseRepeatedParameters(params)
+    const done = await signIn.complete({ params, browser: cookies.browser(c) })
+    // Whoever was signed in here before is not any more.
+    const before = cookies.session(c)
+    if (before !== undefined) await signIn.end(before)
+    cookies.setSession(c, done.session, done.maxAgeSeconds)
+    return c.redirect(done.returnTo, 303)
+  })
+
+  app.post('/logout', async (c) => {
+    const signIn = configured(services.signIn)
+    const session = await callers.session(c)
+    const wantsPage = c.req.header('x-onbehalf-csrf') === undefined
+    if (session !== undefined) {
+      const form = wantsPage ? await readForm(c) : undefined
+      refuseUnprovenWrite(c, {
+        publicUrl,
+        csrfToken:
+          form === undefined
+            ? undefined
+            : { expected: session.csrfToken, sent: form.get('csrf_token') },
+      })
+      await signIn.end(cookies.session(c) ?? '')
+    }
+    // Without a live session there is nothing to protect: the person is out, as they wished.
+    cookies.endSession(c)
+    return wantsPage ? c.redirect('/signed-out', 303) : c.body(null, 204)
+  })
+
+  app.get('/signed-out', async (c: HttpContext) => pageAnswer(c, await pages.signedOut()))
+}
