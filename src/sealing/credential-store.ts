@@ -25,7 +25,7 @@ export function createCredentialStore(ports: {
 
     list: (person) => records.list(person),
 
-    async put(key, { tokens, method, scopes, audience, binding }) {
+    async put(key, { tokens, method, scopes, audience, binding, renewed }) {
       const generation = await records.nextGeneration()
       const record = await records.put(key, {
         generation,
@@ -38,6 +38,7 @@ export function createCredentialStore(ports: {
         sealedRefreshToken:
           tokens.refreshToken && seal(tokens.refreshToken, key, 'refresh_token', generation),
         expiresAt: tokens.expiresAt,
+        renewed,
       })
       if (record === undefined) return findLater(key)
       return toCredential(record, tokens.accessToken)

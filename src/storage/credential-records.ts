@@ -99,7 +99,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             ${textArray(record.scopes)}, ${record.audience ?? null}, ${record.account ?? null},
             ${record.binding.authorizationServer}, ${record.binding.clientId}, ${record.binding.resource ?? null},
             ${record.sealedAccessToken}, ${record.sealedRefreshToken ?? null},
-            false, now(), now(), ${record.expiresAt ?? null}
+            ${record.renewed}, now(), now(), ${record.expiresAt ?? null}
           )
           ON CONFLICT (issuer, user_id, upstream) DO UPDATE SET
             generation = excluded.generation, status = excluded.status, reason = NULL,
@@ -110,10 +110,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             access_token = excluded.access_token, refresh_token = excluded.refresh_token,
             renewed = excluded.renewed,
             -- A repeated exchange goes on with the connection that there was; a person who connects makes a new one.
-            connected_at = CASE
-              WHEN excluded.method <> 'connect' AND credential.method = excluded.method
-                AND credential.status = 'connected'
-              THEN credential.connected_at ELSE excluded.connected_at END,
+            connected_at = CASE WHEN excluded.renewed THEN credential.connected_at ELSE excluded.connected_at END,
             obtained_at = excluded.obtained_at, expires_at = excluded.expires_at,
             lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
             fail_count = 0, next_try_at = NULL

@@ -21,6 +21,7 @@ export type NewCredentialRecord = {
   readonly sealedAccessToken: Uint8Array
   readonly sealedRefreshToken: Uint8Array | undefined
   readonly expiresAt: Date | undefined
+  readonly renewed: boolean
 }
 
 /** What a renewal brought, sealed under `generation`. */
