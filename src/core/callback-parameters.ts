@@ -31,10 +31,12 @@ const maxParameterLength = 4096
  * need not be the one that is used. @throws BrokerError connect_link_invalid
  */
 export function parseCallbackParameters(params: URLSearchParams): CallbackParameters {
-  const state = single(params, 'state')
-  const code = single(params, 'code')
-  const error = single(params, 'error')
-  const iss = single(params, 'iss')
+  // Unknown ones too: who repeats any parameter speaks no protocol of ours (RFC 6749 §3.1).
+  if (new Set(params.keys()).size !== params.size) throw invalid()
+  const state = bounded(params.get('state'))
+  const code = bounded(params.get('code'))
+  const error = bounded(params.get('error'))
+  const iss = bounded(params.get('iss'))
   if (state === undefined || state === '') throw invalid()
   if ((code === undefined) === (error === undefined)) throw invalid()
   if (error !== undefined) return { kind: 'error', state, iss, label: labelOf(error) }
@@ -54,12 +56,9 @@ export function isFromExpectedIssuer(
   return expected.expectedIssuer === undefined || iss === expected.expectedIssuer
 }
 
-function single(params: URLSearchParams, name: string): string | undefined {
-  const values = params.getAll(name)
-  if (values.length > 1) throw invalid()
-  const value = values[0]
-  if (value !== undefined && value.length > maxParameterLength) throw invalid()
-  return value
+function bounded(value: string | null): string | undefined {
+  if (value !== null && value.length > maxParameterLength) throw invalid()
+  return value ?? undefined
 }
 
 function labelOf(error: string): AuthorizationErrorLabel {

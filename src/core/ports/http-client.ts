@@ -35,10 +35,13 @@ export type OutboundResponse = {
 /** Why no complete answer came. `not_sent`: provably nothing left. `lost`: the request may have been carried out. */
 export class OutboundFailure extends Error {
   readonly answer: 'not_sent' | 'lost'
+  /** Not sent because the rules forbid the address or the scheme, which waiting does not change. */
+  readonly addressRefused: boolean
 
-  constructor(answer: 'not_sent' | 'lost', options?: { cause?: unknown }) {
-    super(`outbound request failed: ${answer}`, options)
+  constructor(answer: 'not_sent' | 'lost', options: { addressRefused?: boolean } = {}) {
+    super(`outbound request failed: ${answer}`)
     this.name = 'OutboundFailure'
     this.answer = answer
+    this.addressRefused = options.addressRefused ?? false
   }
 }
