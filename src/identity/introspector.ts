@@ -1,0 +1,112 @@
+import { LRUCache } from 'lru-cache'
+import pLimit from 'p-limit'
+import { BrokerError } from '../core/errors.ts'
+import type { Issuer } from '../core/issuer.ts'
+import type { Clock } from '../core/ports/clock.ts'
+import { createSingleFlight } from '../core/single-flight.ts'
+import { isOfAnotherKind, timesHold } from './claims.ts'
+import type { IdentityLog } from './identity-log.ts'
+import { IssuerFailure, type IssuerNetwork, readJson } from './issuer-network.ts'
+import type { TokenRules, VerifiedToken } from './verified-token.ts'
+
+/** Asks one issuer about tokens (RFC 7662). `digest` is the hash of the whole token. */
+export interface Introspector {
+  readonly issuer: Issuer
+
+  /** The answer while it holds: the token, `refused`, or undefined when the issuer is to be asked. */
+  remembered(digest: string): VerifiedToken | 'refused' | undefined
+
+  /** Undefined when the issuer does not stand for the token. @throws BrokerError issuer_unavailable */
+  ask(token: string, digest: string): Promise<VerifiedToken | undefined>
+}
+
+const openRequests = 50
+/** With more than this in the queue, the last would wait for longer than callers do. */
+const waitingRequests = 1000
+const refusedForMs = 5000
+const rememberedAnswers = 20_000
+
+type Answer = { readonly token: VerifiedToken | 'refused'; readonly goodUntilMs: number }
+
+export function createIntrospector(options: {
+  readonly issuer: Issuer
+  readonly introspection: NonNullable<Issuer['introspection']>
+  readonly network: IssuerNetwork
+  readonly rules: TokenRules
+  readonly clock: Clock
+  readonly log: IdentityLog | undefined
+}): Introspector {
+  const { issuer, introspection, network, rules, clock, log } = options
+  const answers = new LRUCache<string, Answer>({ max: rememberedAnswers })
+  const flights = createSingleFlight<VerifiedToken | undefined>()
+  const limit = pLimit(openRequests)
+  const authorization = basicAuthorization(
+    introspection.clientId,
+    introspection.clientSecret.reveal(),
+  )
+
+  function remembered(digest: string): VerifiedToken | 'refused' | undefined {
+    const answer = answers.get(digest)
+    if (answer === undefined || clock.now().getTime() >= answer.goodUntilMs) return undefined
+    return answer.token
+  }
+
+  async function ask(token: string, digest: string): Promise<VerifiedToken | undefined> {
+    const known = remembered(digest)
+    if (known !== undefined) return known === 'refused' ? undefined : known
+    return flights.join(digest, async () => {
+      if (limit.pendingCount >= waitingRequests) throw new BrokerError('issuer_unavailable')
+      return limit(() => askOnce(token, digest))
+    }).result
+  }
+
+  async function askOnce(token: string, digest: string): Promise<VerifiedToken | undefined> {
+    const now = clock.now().getTime()
+    const answer = judge(await fetchAnswer(token), now)
+    answers.set(digest, answer)
+    return answer.token === 'refused' ? undefined : answer.token
+  }
+
+  async function fetchAnswer(token: string): Promise<Readonly<Record<string, unknown>>> {
+    try {
+      const response = await network.send({
+        url: introspection.endpoint,
+        method: 'POST',
+        headers: {
+          accept: 'application/json',
+          authorization,
+          'content-type': 'application/x-www-form-urlencoded',
+        },
+        body: new URLSearchParams({ token, token_type_hint: 'access_token' }).toString(),
+      })
+      return readJson(response)
+    } catch (cause) {
+      if (!(cause instanceof IssuerFailure)) throw cause
+      const failure = cause.kind
+      log?.warn({ event: 'introspection_unavailable', issuer: issuer.issuer, failure })
+      throw new BrokerError('issuer_unavailable', { cause })
+    }
+  }
+
+  /** RFC 7662 §2.2 and §4. Everything else than a full yes is a no, and a no does not say why. */
+  function judge(claims: Readonly<Record<string, unknown>>, now: number): Answer {
+    const refused: Answer = { token: 'refused', goodUntilMs: now + refusedForMs }
+    if (claims['active'] !== true) return refused
+    if ((claims['iss'] ?? issuer.issuer) !== issuer.issuer) return refused
+    // Servers say `active` of refresh tokens too (RFC 7662 §2.1 lets them).
+    if (isOfAnotherKind(claims) || !timesHold(claims, now)) return refused
+    const token = rules.accept(issuer, claims)
+    if (token === undefined) return refused
+    const expMs = Number(claims['exp']) * 1000
+    return { token, goodUntilMs: Math.min(expMs, now + introspection.cacheSeconds * 1000) }
+  }
+
+  return { issuer, remembered, ask }
+}
+
+/** HTTP Basic with both parts form-encoded first (RFC 6749 §2.3.1). */
+function basicAuthorization(clientId: string, clientSecret: string): string {
+  const encode = (text: string) => new URLSearchParams({ '': text }).toString().slice(1)
+  const pair = `${encode(clientId)}:${encode(clientSecret)}`
+  return `Basic ${Buffer.from(pair).toString('base64')}`
+}

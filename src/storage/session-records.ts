@@ -1,0 +1,168 @@
+import type { PersonId } from '../core/caller.ts'
+import type { SessionRecords } from '../core/ports/session-records.ts'
+import type { Database } from './database.ts'
+
+const flowLifetime = '10 minutes'
+
+type FlowRow = { code_verifier: Buffer; nonce: Buffer; return_to: string }
+
+type SessionRow = { issuer: string; user_id: string; email: string | null; roles: string[] }
+
+type SignInTokenRow = {
+  generation: number
+  access_token: Buffer
+  access_token_expires_at: Date | null
+  id_token: Buffer | null
+  id_token_expires_at: Date | null
+  refresh_token: Buffer | null
+}
+
+export function createSessionRecords(database: Database): SessionRecords {
+  const { run, sql } = database
+
+  const isOf = (person: PersonId) => sql`
+    sign_in_token.issuer = ${person.issuer} AND sign_in_token.user_id = ${person.userId}`
+
+  /** A few rows with each insert, so that nothing has to come round and clean up. */
+  const sweptFlows = sql`
+    DELETE FROM sign_in_flow WHERE state_hash IN (
+      SELECT state_hash FROM sign_in_flow WHERE expires_at < now()
+      ORDER BY expires_at LIMIT 20 FOR UPDATE SKIP LOCKED)`
+  const sweptSessions = sql`
+    DELETE FROM session WHERE session_hash IN (
+      SELECT session_hash FROM session WHERE expires_at < now()
+      ORDER BY expires_at LIMIT 20 FOR UPDATE SKIP LOCKED)`
+
+  return {
+    async insertFlow(flow) {
+      await run(
+        () => sql`
+          WITH swept AS (${sweptFlows})
+          INSERT INTO sign_in_flow (
+            state_hash, browser_hash, code_verifier, nonce, return_to, expires_at
+          ) VALUES (
+            ${flow.stateHash}, ${flow.browserHash}, ${flow.sealedCodeVerifier}, ${flow.sealedNonce},
+            ${flow.returnTo}, now() + ${flowLifetime}::interval
+          )`,
+      )
+    },
+
+    async takeFlow({ stateHash, browserHash }) {
+      const [row] = await run(
+        () => sql<FlowRow[]>`
+          DELETE FROM sign_in_flow
+          WHERE state_hash = ${stateHash} AND browser_hash = ${browserHash} AND expires_at > now()
+          RETURNING code_verifier, nonce, return_to`,
+      )
+      if (row === undefined) return undefined
+      return {
+        sealedCodeVerifier: row.code_verifier,
+        sealedNonce: row.nonce,
+        returnTo: row.return_to,
+      }
+    },
+
+    async insertSession(sessionHash, session, lifetimeSeconds) {
+      await run(
+        () => sql`
+          WITH swept AS (${sweptSessions})
+          INSERT INTO session (
+            session_hash, issuer, user_id, email, roles, created_at, expires_at
+          ) VALUES (
+            ${sessionHash}, ${session.issuer}, ${session.userId}, ${session.email ?? null},
+            ${sql.array([...session.roles])}::text[], now(),
+            now() + make_interval(secs => ${lifetimeSeconds})
+          )`,
+      )
+    },
+
+    async findSession(sessionHash) {
+      const [row] = await run(
+        () => sql<SessionRow[]>`
+          SELECT issuer, user_id, email, roles FROM session
+          WHERE session_hash = ${sessionHash} AND expires_at > now()`,
+      )
+      if (row === undefined) return undefined
+      return {
+        issuer: row.issuer,
+        userId: row.user_id,
+        email: row.email ?? undefined,
+        roles: row.roles,
+      }
+    },
+
+    async deleteSession(sessionHash) {
+      await run(() => sql`DELETE FROM session WHERE session_hash = ${sessionHash}`)
+    },
+
+    async nextGeneration() {
+      const [row] = await run(
+        () => sql<[{ generation: number }]>`SELECT nextval('credential_generation') AS generation`,
+      )
+      return row.generation
+    },
+
+    async findSignInToken(person) {
+      const [row] = await run(
+        () => sql<SignInTokenRow[]>`
+          SELECT
+            generation, access_token, access_token_expires_at, id_token, id_token_expires_at, refresh_token
+          FROM sign_in_token WHERE ${isOf(person)}`,
+      )
+      if (row === undefined) return undefined
+      return {
+        generation: row.generation,
+        sealedAccessToken: row.access_token,
+        accessTokenExpiresAt: row.access_token_expires_at ?? undefined,
+        sealedIdToken: row.id_token ?? undefined,
+        idTokenExpiresAt: row.id_token_expires_at ?? undefined,
+        sealedRefreshToken: row.refresh_token ?? undefined,
+      }
+    },
+
+    async putSignInToken(person, token) {
+      await run(
+        () => sql`
+          INSERT INTO sign_in_token (
+            issuer, user_id, generation, access_token, access_token_expires_at,
+            id_token, id_token_expires_at, refresh_token
+          ) VALUES (
+            ${person.issuer}, ${person.userId}, ${token.generation},
+            ${token.sealedAccessToken}, ${token.accessTokenExpiresAt ?? null},
+            ${token.sealedIdToken ?? null}, ${token.idTokenExpiresAt ?? null},
+            ${token.sealedRefreshToken ?? null}
+          )
+          ON CONFLICT (issuer, user_id) DO UPDATE SET
+            generation = excluded.generation,
+            access_token = excluded.access_token,
+            access_token_expires_at = excluded.access_token_expires_at,
+            id_token = excluded.id_token, id_token_expires_at = excluded.id_token_expires_at,
+            refresh_token = excluded.refresh_token
+          WHERE sign_in_token.generation < excluded.generation`,
+      )
+    },
+
+    async replaceSignInToken(person, fromGeneration, token) {
+      const rows = await run(
+        () => sql`
+          UPDATE sign_in_token SET
+            generation = ${token.generation}, access_token = ${token.sealedAccessToken},
+            access_token_expires_at = ${token.accessTokenExpiresAt ?? null},
+            id_token = ${token.sealedIdToken ?? null},
+            id_token_expires_at = ${token.idTokenExpiresAt ?? null},
+            refresh_token = ${token.sealedRefreshToken ?? null}
+          WHERE ${isOf(person)} AND generation = ${fromGeneration}
+          RETURNING generation`,
+      )
+      return rows.length > 0
+    },
+
+    async dropRefreshToken(person, generation) {
+      await run(
+        () => sql`
+          UPDATE sign_in_token SET refresh_token = NULL
+          WHERE ${isOf(person)} AND generation = ${generation}`,
+      )
+    },
+  }
+}
