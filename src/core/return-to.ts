@@ -28,15 +28,3 @@ function isOfOrigin(value: string, origin: string): boolean {
   // Without a delimiter the origin may go on: `https://app.example.com.evil.com`, `https://app.example.com@evil.com`.
   return ['', '/', '?', '#'].includes(value.charAt(origin.length)) && URL.canParse(value)
 }
-
-/** `returnTo` with more query parameters, before its fragment. */
-export function withParameters(
-  returnTo: string,
-  parameters: Readonly<Record<string, string>>,
-): string {
-  const at = returnTo.indexOf('#')
-  const head = at === -1 ? returnTo : returnTo.slice(0, at)
-  const fragment = at === -1 ? '' : returnTo.slice(at)
-  const query = new URLSearchParams(parameters).toString()
-  return `${head}${head.includes('?') ? '&' : '?'}${query}${fragment}`
-}

@@ -1,3 +1,4 @@
+import type { AuthorizationErrorLabel } from '../callback-parameters.ts'
 import type { ActivityFilter, ActivityRecord } from './activity-store.ts'
 import type { ConnectionView } from './broker-services.ts'
 
@@ -38,24 +39,10 @@ export type ConnectionsPageView = {
         readonly kind: 'failed'
         readonly displayName: string | undefined
         /** One of our own words for it. */
-        readonly label: ConnectErrorLabel
+        readonly label: AuthorizationErrorLabel
       }
     | undefined
 }
-
-/** The labels that a connect can come back with; `authorization_denied` also stands for any that is not listed. */
-export const connectErrorLabels = [
-  'access_denied',
-  'account_selection_required',
-  'authorization_denied',
-  'consent_required',
-  'interaction_required',
-  'invalid_scope',
-  'login_required',
-  'server_error',
-  'temporarily_unavailable',
-] as const
-export type ConnectErrorLabel = (typeof connectErrorLabels)[number]
 
 export type ConfirmConnectView = {
   readonly viewer: Viewer
@@ -96,6 +83,39 @@ export type ProblemEntry = {
 /** What the reference page reads of an OpenAPI 3.1 document. */
 export type ApiDocument = {
   readonly info: { readonly title: string; readonly version: string }
-  readonly paths?: object | undefined
-  readonly components?: object | undefined
+  readonly paths?: Readonly<Record<string, Readonly<Record<string, ApiOperation>>>>
+  readonly components?: { readonly schemas?: Readonly<Record<string, ApiSchema>> }
+}
+
+export type ApiOperation = {
+  readonly tags?: readonly string[]
+  readonly summary?: string
+  readonly description?: string
+  readonly security?: readonly Readonly<Record<string, readonly string[]>>[]
+  readonly parameters?: readonly ApiParameter[]
+  readonly requestBody?: { readonly required?: boolean; readonly content: ApiContent }
+  readonly responses: Readonly<
+    Record<string, { readonly description: string; readonly content?: ApiContent }>
+  >
+}
+
+export type ApiParameter = {
+  readonly name: string
+  readonly in: string
+  readonly required?: boolean
+  readonly description?: string
+  readonly schema?: ApiSchema
+}
+
+export type ApiContent = Readonly<Record<string, { readonly schema?: ApiSchema }>>
+
+export type ApiSchema = {
+  readonly $ref?: string
+  readonly type?: string | readonly string[]
+  readonly format?: string
+  readonly enum?: readonly unknown[]
+  readonly description?: string
+  readonly items?: ApiSchema
+  readonly properties?: Readonly<Record<string, ApiSchema>>
+  readonly required?: readonly string[]
 }

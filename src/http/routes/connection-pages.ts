@@ -1,9 +1,9 @@
 import { BrokerError } from '../../core/errors.ts'
 import {
-  type ConnectErrorLabel,
-  type ConnectionsPageView,
-  connectErrorLabels,
-} from '../../core/ports/pages.ts'
+  type AuthorizationErrorLabel,
+  authorizationErrorLabels,
+} from '../../core/callback-parameters.ts'
+import type { ConnectionsPageView } from '../../core/ports/pages.ts'
 import { isConnectable, mayUseUpstream, type Upstream } from '../../core/upstream.ts'
 import type { HttpApp } from '../http-env.ts'
 import { pageAnswer } from '../page-answer.ts'
@@ -68,8 +68,8 @@ function failedNotice(
   return {
     kind: 'failed',
     displayName: upstream?.displayName,
-    label: connectErrorLabels.find((known) => known === label) ?? fallbackLabel,
+    label: authorizationErrorLabels.find((known) => known === label) ?? fallbackLabel,
   }
 }
 
-const fallbackLabel: ConnectErrorLabel = 'authorization_denied'
+const fallbackLabel: AuthorizationErrorLabel = 'authorization_denied'

@@ -123,14 +123,8 @@ export function addResolveRoute(
     try {
       return authenticator.assertPerson({ issuer: user.issuer, userId: user.id })
     } catch (error) {
-      // An issuer that is not configured is a malformed request, which leaves no record.
-      if (isBrokerError(error, 'invalid_request')) {
-        throw new BrokerError('invalid_request', {
-          field: 'user.issuer',
-          expectation: 'The issuer is to be a configured one.',
-          cause: error,
-        })
-      }
+      // An issuer that is not configured makes the request a malformed one, which leaves no record.
+      if (isBrokerError(error, 'invalid_request')) throw error
       throw refusedPerson(call, undefined, error)
     }
   }

@@ -1,0 +1,149 @@
+import { z } from '@hono/zod-openapi'
+import {
+  auditActions,
+  auditMethods,
+  auditOutcomes,
+  auditReasons,
+  auditTypes,
+} from '../core/audit-event.ts'
+import { BrokerError } from '../core/errors.ts'
+import type { ActivityFilter, ActivityPosition } from '../core/ports/activity-store.ts'
+import { decodeActivityCursor } from './activity-cursor.ts'
+import { parseQueryInstant } from './query-instant.ts'
+
+/** A question to the activity log. */
+export type ActivityQuery = {
+  readonly filter: ActivityFilter
+  readonly limit: number
+  readonly after: ActivityPosition | undefined
+}
+
+/** As many as anybody clicks together; more only makes the database work. */
+const MOST_VALUES = 100
+const LONGEST_ID = 1024
+
+const idExpectation = `Ids of 1 to ${LONGEST_ID} characters without control characters, ${MOST_VALUES} at most.`
+const instantExpectation =
+  'One instant of RFC 3339, such as 2026-01-31T09:30:00Z, or one date, such as 2026-01-31.'
+
+/** What each parameter takes, for the answer that refuses another value. Our own words: the value itself never appears. */
+const expectations: Readonly<Record<string, string>> = {
+  type: oneOf(auditTypes),
+  user_id: idExpectation,
+  issuer: idExpectation,
+  upstream: `Names of upstreams, ${MOST_VALUES} at most.`,
+  action: oneOf(auditActions),
+  method: oneOf(auditMethods),
+  outcome: oneOf(auditOutcomes),
+  reason: oneOf(auditReasons),
+  request_id: `UUIDs, ${MOST_VALUES} at most.`,
+  actor_id: idExpectation,
+  since: instantExpectation,
+  until: instantExpectation,
+  limit: 'One whole number from 1 to 1000.',
+  cursor: 'One `next_cursor` of an earlier answer, unchanged.',
+}
+
+function oneOf(words: readonly string[]): string {
+  return `One or more of: ${words.join(', ')}.`
+}
+
+function anyOf<Item extends z.ZodType>(item: Item, description: string) {
+  return z
+    .array(item)
+    .min(1)
+    .max(MOST_VALUES)
+    .optional()
+    .describe(`${description} Several, with commas or repeated: any of them.`)
+}
+
+const id = z
+  .string()
+  .min(1)
+  .max(LONGEST_ID)
+  .regex(/^\P{Cc}+$/u)
+const uuid = z
+  .string()
+  .regex(/^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i)
+  .openapi({ format: 'uuid' })
+const instant = z
+  .string()
+  .transform((text, context) => parseQueryInstant(text) ?? refuse(context))
+  .optional()
+
+/** The query of contract section 8. */
+export const activityQuery = z.strictObject({
+  type: anyOf(z.enum(auditTypes), 'What kind of record.'),
+  user_id: anyOf(id, 'Whose credential it was.'),
+  issuer: anyOf(id, 'Of which issuer that person is.'),
+  upstream: anyOf(z.string().regex(/^[a-z0-9-]{1,63}$/), 'For which upstream.'),
+  action: anyOf(z.enum(auditActions), 'What was done.'),
+  method: anyOf(z.enum(auditMethods), 'How the credential came to be.'),
+  outcome: anyOf(z.enum(auditOutcomes), 'How it ended.'),
+  reason: anyOf(z.enum(auditReasons), 'Why it failed.'),
+  request_id: anyOf(uuid, 'In which request.'),
+  actor_id: anyOf(id, 'Who did it.'),
+  since: instant.openapi({
+    type: 'string',
+    description: 'Not before this instant (RFC 3339) or date.',
+  }),
+  until: instant.openapi({
+    type: 'string',
+    description: 'Before this instant (RFC 3339) or date.',
+  }),
+  limit: z
+    .string()
+    .regex(/^(?:[1-9]\d{0,2}|1000)$/)
+    .transform(Number)
+    .default(50)
+    .openapi({ type: 'integer', minimum: 1, maximum: 1000, default: 50 }),
+  cursor: z
+    .string()
+    .transform((text, context) => decodeActivityCursor(text) ?? refuse(context))
+    .optional()
+    .openapi({ type: 'string', description: '`next_cursor` of the page before.' }),
+})
+
+/** Parameters of which a second one is refused; all others may be repeated. */
+const onceOnly: ReadonlySet<string> = new Set(['since', 'until', 'limit', 'cursor'])
+
+function refuse(context: z.RefinementCtx): never {
+  context.addIssue({ code: 'custom' })
+  return z.NEVER
+}
+
+/** Reads the query of an activity search. @throws BrokerError invalid_request naming the parameter. */
+export function parseActivityQuery(params: URLSearchParams): ActivityQuery {
+  const input: Record<string, string | string[] | undefined> = {}
+  for (const name of new Set(params.keys())) {
+    if (!Object.hasOwn(expectations, name)) throw unknownParameter(name)
+    const values = params.getAll(name)
+    if (!onceOnly.has(name)) input[name] = values.flatMap((value) => value.split(','))
+    else if (values.length === 1) input[name] = values[0]
+    else throw badValue(name)
+  }
+  const result = activityQuery.safeParse(input)
+  if (!result.success) throw badValue(String(result.error.issues[0]?.path[0]))
+  const { user_id, request_id, actor_id, limit, cursor, ...rest } = result.data
+  return {
+    filter: { ...rest, userId: user_id, requestId: request_id, actorId: actor_id },
+    limit,
+    after: cursor,
+  }
+}
+
+function unknownParameter(name: string): BrokerError {
+  return new BrokerError('invalid_request', {
+    // A name of the caller's own making appears only where it looks like a name.
+    field: /^[A-Za-z]\w{0,39}$/.test(name) ? name : 'query',
+    expectation: 'There is no such parameter.',
+  })
+}
+
+function badValue(name: string): BrokerError {
+  const expectation = expectations[name]
+  return new BrokerError('invalid_request', {
+    field: name,
+    ...(expectation === undefined ? {} : { expectation }),
+  })
+}

@@ -1,0 +1,106 @@
+import { html } from 'hono/html'
+import type { AuthorizationErrorLabel } from '../core/callback-parameters.ts'
+import type { ConnectionReason, ConnectionStatus } from '../core/credential.ts'
+import type { ConnectionView } from '../core/ports/broker-services.ts'
+import type { ConnectionsPageView, Viewer } from '../core/ports/pages.ts'
+import { csrfField, layout } from './layout.ts'
+import { instant, type Markup, scopeList } from './markup.ts'
+
+/** What a person has connected, what they can connect, and what just happened. */
+export function connectionsPage(view: ConnectionsPageView): Promise<string> {
+  const { viewer, connections, notice } = view
+  return layout({
+    title: 'Connections',
+    viewer,
+    main: html`<h1>Your connections</h1>
+<p class="lead">Tools that work for you use these accounts, each with your own permission. You can take it back at any time.</p>
+${notice === undefined ? html`` : noticeOf(notice)}
+${
+  connections.length === 0
+    ? html`<p class="empty">There is nothing here that you may use yet.</p>`
+    : html`<ul class="cards">${connections.map((connection) => card(connection, viewer))}</ul>`
+}`,
+  })
+}
+
+function card(connection: ConnectionView, viewer: Viewer): Markup {
+  const { displayName, status, reason, connectable } = connection
+  return html`<li class="card">
+<div class="card-head">
+<h2>${displayName}</h2>
+<span class="status ${status}">${statusWords[status]}</span>
+</div>
+${reason === null ? html`` : html`<p class="reason">${reasonWords[reason]}</p>`}
+<dl>
+${row('Account', connection.account)}
+${status === 'not_connected' ? html`` : row('Scopes', scopeList(connection.scopes))}
+${row('Connected', connection.connectedAt)}
+${row('Last used', connection.lastUsedAt)}
+${status === 'connected' ? row('Valid until', connection.expiresAt) : html``}
+</dl>
+${connectable ? buttons(connection, viewer) : html`<p class="muted">${throughSignIn}</p>`}
+</li>`
+}
+
+const throughSignIn = 'This one works through your sign-in. There is nothing to connect.'
+
+function row(name: string, value: string | Date | Markup | null): Markup {
+  if (value === null) return html``
+  const shown = value instanceof Date ? instant(value) : value
+  return html`<div><dt>${name}</dt><dd>${shown}</dd></div>`
+}
+
+function buttons({ upstream, status, displayName }: ConnectionView, viewer: Viewer): Markup {
+  const isConnected = status === 'connected'
+  const connect = html`<form method="post" action="/connections/${upstream}/connect">${csrfField(viewer)}
+<button type="submit" class="${isConnected ? 'second' : 'first'}">${isConnected ? 'Connect again' : 'Connect'}<span class="hidden"> ${displayName}</span></button></form>`
+  if (status === 'not_connected') return html`<div class="actions">${connect}</div>`
+  return html`<div class="actions">${connect}
+<form method="post" action="/connections/${upstream}/disconnect">${csrfField(viewer)}
+<button type="submit" class="danger">Disconnect<span class="hidden"> ${displayName}</span></button></form></div>`
+}
+
+const statusWords: Readonly<Record<ConnectionStatus, string>> = {
+  connected: 'Connected',
+  expired: 'Ended',
+  not_connected: 'Not connected',
+  reconnect_required: 'Needs you again',
+  unavailable: 'Not available',
+}
+
+const reasonWords: Readonly<Record<ConnectionReason, string>> = {
+  access_denied: 'Access was denied.',
+  configuration_changed: 'Its settings here have changed since. Please connect again.',
+  credential_expired: 'Its permission has ended. Please connect again.',
+  insufficient_scope: 'It asks for more than you allowed so far. Please connect again.',
+  not_connected: 'You have not connected it yet.',
+  refresh_failed: 'Its server no longer accepts the permission. Please connect again.',
+  refresh_outcome_unknown:
+    "An answer of its server was lost, and with it the permission. Please connect again; it wasn't your doing.",
+}
+
+function noticeOf(notice: NonNullable<ConnectionsPageView['notice']>): Markup {
+  switch (notice.kind) {
+    case 'connected':
+      return html`<p class="notice good" role="status"><strong>${notice.displayName}</strong> is connected.</p>`
+    case 'disconnected':
+      return html`<p class="notice good" role="status"><strong>${notice.displayName}</strong> is disconnected.</p>`
+    case 'failed': {
+      const name = notice.displayName ?? 'The upstream'
+      return html`<p class="notice bad" role="alert"><strong>${name}</strong> was not connected. ${labelWords[notice.label]}</p>`
+    }
+  }
+}
+
+const labelWords: Readonly<Record<AuthorizationErrorLabel, string>> = {
+  access_denied: 'Access was not granted.',
+  account_selection_required: 'Its server asks you to choose an account. Please try again.',
+  authorization_denied: 'Its server did not allow it.',
+  consent_required: 'Its server needs a consent that was not given.',
+  interaction_required: 'Its server asks you to do something first. Please try again.',
+  invalid_scope:
+    'It was asked for something that its server does not know. Please tell whoever runs this.',
+  login_required: 'Its server asks you to sign in there first. Please try again.',
+  server_error: 'Its server had a fault. Please try again later.',
+  temporarily_unavailable: 'Its server is not available at the moment. Please try again later.',
+}
