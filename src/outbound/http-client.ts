@@ -66,8 +66,9 @@ function guardOf(url: URL, destination: OutboundDestination): AddressGuard | und
   if (url.username !== '' || url.password !== '') return undefined
   const { allowPrivateNetwork } = destination
   const ownMachine = destination.configured && namesLoopback(url)
-  const mayBePlain = ownMachine || allowPrivateNetwork
-  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && mayBePlain)) return undefined
+  const isOpen = ownMachine || allowPrivateNetwork
+  if (namesLoopback(url) && !isOpen) return undefined
+  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isOpen)) return undefined
   return (address) =>
     (ownMachine && isLoopbackAddress(address)) || isAllowedAddress(address, { allowPrivateNetwork })
 }
