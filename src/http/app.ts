@@ -7,6 +7,8 @@ import { createFailures } from './failures.ts'
 import type { HttpApp, HttpEnv } from './http-env.ts'
 import { createPageRoutes } from './page-routes.ts'
 import { createProblems } from './problem.ts'
+import { addActivityRoutes } from './routes/activity.ts'
+import { addActivityPage } from './routes/activity-page.ts'
 import { addConnectRoutes } from './routes/connect.ts'
 import { addConnectionPages } from './routes/connection-pages.ts'
 import { addConnectionRoutes } from './routes/connections.ts'
@@ -47,6 +49,7 @@ export function createApp(services: HttpServices): HttpApp {
   app.use('*', createEdge(services))
   addConnectionRoutes(routes, services)
   addMeRoutes(routes)
+  addActivityRoutes(routes, services)
   addHealthRoutes(routes, services, problems)
   if (services.metrics !== undefined) addMetricsRoute(routes, services.metrics)
   addWellKnownRoutes(app, services)
@@ -54,6 +57,7 @@ export function createApp(services: HttpServices): HttpApp {
   addSignInRoutes(app, { ...services, callers, cookies })
   addConnectRoutes(app, pageRoutes, { ...services, callers, cookies, failures })
   addConnectionPages(app, pageRoutes, services)
+  addActivityPage(pageRoutes, services)
   addStylesheetRoute(app, services)
   return app
 }
