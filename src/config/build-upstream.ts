@@ -1,0 +1,297 @@
+import type { CredentialMode, Upstream, UpstreamCredential } from '../core/upstream.ts'
+import { readClientAuthentication } from './client-authentication.ts'
+import { type Preset, presets } from './presets/index.ts'
+import type { Path, Report } from './problem.ts'
+import type { ConfigFile } from './schema.ts'
+import { type FileCredential, type FileUpstream, impliedCredential } from './schema-upstream.ts'
+import { requireSafeTransport } from './transport-rule.ts'
+
+export function buildUpstreams(file: ConfigFile, report: Report): Map<string, Upstream> {
+  const upstreams = new Map<string, Upstream>()
+  for (const [name, upstream] of Object.entries(file.upstreams)) {
+    upstreams.set(name, buildUpstream({ name, upstream, file, report }))
+  }
+  return upstreams
+}
+
+type Job = {
+  readonly name: string
+  readonly upstream: FileUpstream
+  readonly file: ConfigFile
+  readonly report: Report
+}
+
+function buildUpstream(job: Job): Upstream {
+  const { name, upstream, file, report } = job
+  const path = ['upstreams', name]
+  const allow = allowOf(job)
+  requireSafeTransport(upstream.url, [...path, 'url'], allow, report)
+  requireSafeTransport(upstream.external_url, [...path, 'external_url'], allow, report)
+  if (allow.allowed) {
+    report.warning(allow.setting, 'lets requests for this upstream reach private addresses')
+  }
+  const clientId = file.identity.login?.client_id
+  if (upstream.external_url !== undefined && upstream.external_url === clientId) {
+    const reads = [
+      [...path, 'external_url'],
+      ['identity', 'login', 'client_id'],
+    ]
+    report.problem(
+      [...path, 'external_url'],
+      'is an accepted audience and also identity.login.client_id, so ID tokens would pass as access tokens',
+      reads,
+    )
+  }
+  return {
+    name,
+    displayName: upstream.display_name ?? name,
+    url: upstream.url,
+    kind: upstream.kind,
+    allow: upstream.allow,
+    externalUrl: upstream.external_url,
+    allowPrivateNetwork: upstream.allow_private_network,
+    credential: buildCredential(job),
+  }
+}
+
+function allowOf({ name, upstream }: Job): { allowed: boolean; setting: Path } {
+  return {
+    allowed: upstream.allow_private_network,
+    setting: ['upstreams', name, 'allow_private_network'],
+  }
+}
+
+function buildCredential(job: Job): UpstreamCredential {
+  const { name, upstream, report } = job
+  const path = ['upstreams', name, 'credential']
+  const written = upstream.credential ?? impliedCredential
+  const preset = written.preset === undefined ? undefined : presets[written.preset]
+  const endpoints = endpointsOf(written, preset)
+
+  checkEndpoints(job, endpoints, path)
+  if (upstream.credential === undefined && upstream.kind === 'http') {
+    report.problem([...path, 'mode'], 'is required for an http upstream', [
+      path,
+      ['upstreams', name, 'kind'],
+    ])
+  } else {
+    checkServer(job, endpoints, path)
+  }
+  checkSubjectToken(job, written, path)
+  return {
+    mode: availableMode(written.mode, path, report),
+    ...endpoints,
+    clientId: written.client_id ?? '',
+    clientAuthentication: readClientAuthentication(
+      {
+        ...written,
+        client_auth:
+          written.client_auth ??
+          (written.client_secret === undefined ? undefined : preset?.clientAuth),
+      },
+      path,
+      report,
+    ),
+    scopes: written.scopes,
+    authorizationParameters: addedParameters(
+      { ...preset?.authorizationParameters, ...written.authorization_parameters },
+      ownAuthorizationParameters,
+      [...path, 'authorization_parameters'],
+      report,
+    ),
+    tokenParameters: addedParameters(
+      written.token_parameters,
+      ownTokenParameters,
+      [...path, 'token_parameters'],
+      report,
+    ),
+    resource: resourceOf(upstream, written, preset),
+    audiences: written.audience ?? [],
+    subjectTokenType: written.subject_token_type,
+    tokenAnswerMember: preset?.tokenAnswerMember,
+    refreshBeforeSeconds: written.refresh_before,
+    defaultLifetimeSeconds: written.default_lifetime,
+    refreshReuse: written.refresh_reuse ?? preset?.refreshReuse ?? { kind: 'strict' },
+    header: written.header,
+    headerFormat: written.header_format,
+  }
+}
+
+function availableMode(mode: FileCredential['mode'], path: Path, report: Report): CredentialMode {
+  if (mode !== 'id_jag' && mode !== 'user_key') return mode
+  report.problem([...path, 'mode'], `${mode} is not available in this version yet`)
+  return 'oauth_connect'
+}
+
+type Endpoints = Pick<
+  UpstreamCredential,
+  'issuer' | 'authorizationEndpoint' | 'tokenEndpoint' | 'revocationEndpoint'
+>
+
+/** A written value wins over the preset; a written issuer says all endpoints itself. Presets know the servers people connect at. */
+function endpointsOf(written: FileCredential, preset: Preset | undefined): Endpoints {
+  const known =
+    written.issuer === undefined && written.mode === 'oauth_connect' ? preset : undefined
+  return {
+    issuer: written.issuer,
+    authorizationEndpoint: written.authorization_endpoint ?? known?.authorizationEndpoint,
+    tokenEndpoint: written.token_endpoint ?? known?.tokenEndpoint,
+    revocationEndpoint: written.revocation_endpoint ?? known?.revocationEndpoint,
+  }
+}
+
+function checkEndpoints(job: Job, endpoints: Endpoints, path: Path): void {
+  const allow = allowOf(job)
+  const urls = {
+    issuer: endpoints.issuer,
+    authorization_endpoint: endpoints.authorizationEndpoint,
+    token_endpoint: endpoints.tokenEndpoint,
+    revocation_endpoint: endpoints.revocationEndpoint,
+  }
+  for (const [field, url] of Object.entries(urls)) {
+    requireSafeTransport(url, [...path, field], allow, job.report)
+  }
+}
+
+const withoutDiscovery =
+  'is required for now: finding the authorization server and registering there by itself (discovery, CIMD, DCR) is not available in this version yet; write client_id with issuer, or with authorization_endpoint and token_endpoint'
+
+function checkServer(job: Job, endpoints: Endpoints, path: Path): void {
+  const { upstream, file, report } = job
+  const written = upstream.credential ?? impliedCredential
+  const { mode } = written
+  if (mode === 'user_key') return
+  const at = (field: string): Path => [...path, field]
+  const serverReads = ['mode', 'preset', 'issuer', 'token_endpoint'].map(at)
+
+  if (mode === 'oauth_connect' && written.client_id === undefined) {
+    const reads = [at('mode'), at('client_id'), ['upstreams', job.name, 'kind']]
+    if (upstream.kind === 'mcp') {
+      report.problem(
+        upstream.credential === undefined ? path : at('client_id'),
+        withoutDiscovery,
+        reads,
+      )
+      return
+    }
+    report.problem(at('client_id'), 'is required for oauth_connect on an http upstream', reads)
+  }
+  if (endpoints.issuer === undefined && endpoints.tokenEndpoint === undefined) {
+    report.problem(at('token_endpoint'), `or issuer is required for ${mode}`, serverReads)
+  }
+  if (mode === 'oauth_connect') {
+    if (endpoints.issuer === undefined && endpoints.authorizationEndpoint === undefined) {
+      report.problem(
+        at('authorization_endpoint'),
+        'is required for oauth_connect where there is no issuer to discover it from',
+        [...serverReads, at('authorization_endpoint')],
+      )
+    }
+    if (file.identity.login === undefined) {
+      report.warning(at('mode'), 'nobody can connect before identity.login is configured')
+    }
+  }
+  if (mode === 'entra_obo') checkEntra(written, path, report)
+}
+
+/** Microsoft's endpoints for all tenants refuse the on-behalf-of grant. */
+function checkEntra(written: FileCredential, path: Path, report: Report): void {
+  for (const field of ['issuer', 'token_endpoint'] as const) {
+    const url = written[field]
+    if (url === undefined) continue
+    const { hostname, pathname } = new URL(url)
+    if (hostname !== 'login.microsoftonline.com') continue
+    if (/^\/(common|consumers)(\/|$)/.test(pathname)) {
+      report.problem(
+        [...path, field],
+        'must name your tenant: common and consumers refuse the on-behalf-of grant',
+      )
+    }
+  }
+  if (written.client_id === undefined) {
+    report.warning([...path, 'client_id'], 'is missing; Entra refuses the exchange without it')
+  }
+  if (written.scopes.length === 0) {
+    report.warning(
+      [...path, 'scopes'],
+      'is empty; Entra refuses the exchange without a scope such as api://<app>/.default',
+    )
+  }
+}
+
+/** Only the stored sign-in token comes with an ID token. */
+function checkSubjectToken(job: Job, written: FileCredential, path: Path): void {
+  const isStored = job.file.identity.login?.store_subject_token ?? false
+  if (isStored) return
+  const field = written.mode === 'id_jag' ? 'mode' : 'subject_token_type'
+  if (field === 'subject_token_type' && written.subject_token_type !== 'id_token') return
+  job.report.problem(
+    [...path, field],
+    `${field === 'mode' ? 'id_jag' : 'id_token'} needs identity.login.store_subject_token: true`,
+    [
+      [...path, field],
+      ['identity', 'login', 'store_subject_token'],
+    ],
+  )
+}
+
+// What every authorization request and every token request is made of (RFC 6749, 7636, 8693, 7523). Others that a request
+// sets, such as `scope`, win where it is built.
+const ownAuthorizationParameters: ReadonlySet<string> = new Set([
+  'client_id',
+  'code_challenge',
+  'code_challenge_method',
+  'redirect_uri',
+  'response_type',
+  'state',
+])
+const ownTokenParameters: ReadonlySet<string> = new Set([
+  'assertion',
+  'client_assertion',
+  'client_assertion_type',
+  'client_id',
+  'client_secret',
+  'code',
+  'code_verifier',
+  'grant_type',
+  'redirect_uri',
+  'refresh_token',
+  'subject_token',
+  'subject_token_type',
+])
+
+function addedParameters(
+  written: Readonly<Record<string, string>>,
+  own: ReadonlySet<string>,
+  path: Path,
+  report: Report,
+): Readonly<Record<string, string>> {
+  const added: [string, string][] = []
+  for (const [name, value] of Object.entries(written)) {
+    if (own.has(name)) report.warning([...path, name], 'is set by onbehalf and not taken from here')
+    else added.push([name, value])
+  }
+  return Object.fromEntries(added)
+}
+
+function resourceOf(
+  upstream: FileUpstream,
+  written: FileCredential,
+  preset: Preset | undefined,
+): string | undefined {
+  const isWritten = written.resource !== undefined
+  const rule =
+    written.resource_parameter ?? (isWritten ? 'auto' : (preset?.resourceParameter ?? 'auto'))
+  switch (rule) {
+    case 'never':
+      return undefined
+    case 'always':
+      return written.resource ?? upstream.url
+    case 'auto':
+      // Entra names the target in the scope and refuses `resource` (AADSTS901002).
+      if (upstream.kind === 'mcp' && written.mode !== 'entra_obo') {
+        return written.resource ?? upstream.url
+      }
+      return written.resource
+  }
+}

@@ -1,0 +1,140 @@
+import { dirname, resolve } from 'node:path'
+import type * as z from 'zod'
+import type { BrokerConfig } from './broker-config.ts'
+import { buildConfig } from './build-config.ts'
+import { describeIssue, nearestSetting } from './describe-issue.ts'
+import { describeFileFault, expandPlaceholders, type ExpansionSources } from './expand.ts'
+import { nodeAt } from './field-guide.ts'
+import { parseDocument } from './parse-document.ts'
+import {
+  type Finding,
+  overlaps,
+  type Path,
+  type Problem,
+  type Report,
+  toProblem,
+  valueAt,
+} from './problem.ts'
+import { type ConfigFile, configFileSchema } from './schema.ts'
+import { withStandIns } from './stand-in.ts'
+
+export type LoadedConfig =
+  | { readonly config: BrokerConfig; readonly warnings: readonly Problem[] }
+  | { readonly problems: readonly Problem[] }
+
+/** Reads the file and loads it. `path` is absolute. */
+export async function loadConfigFile(
+  options: { readonly path: string } & ExpansionSources,
+): Promise<LoadedConfig> {
+  let text: string
+  try {
+    text = await options.readFile(options.path)
+  } catch (error) {
+    return {
+      problems: [
+        {
+          path: '',
+          message: `the configuration file cannot be read: ${describeFileFault(error)}; \`onbehalf init\` writes one`,
+        },
+      ],
+    }
+  }
+  return loadConfig({ ...options, text })
+}
+
+/**
+ * Loads a configuration: parse, expand, check against the schema, check over several fields. Gives every problem at once,
+ * without the value of any setting, or the configuration with what its author should know. `path` is the file's own,
+ * absolute: relative paths in the file start at its directory.
+ */
+export async function loadConfig(
+  options: { readonly text: string; readonly path: string } & ExpansionSources,
+): Promise<LoadedConfig> {
+  const document = parseDocument(options.text)
+  if ('findings' in document) return { problems: document.findings.map(toProblem) }
+  const expansion = await expandPlaceholders(document.value, {
+    env: options.env,
+    readFile: (file) => options.readFile(resolve(dirname(options.path), file)),
+  })
+  const value = withDatabaseFromEnvironment(expansion.value, options.env)
+
+  const findings = [...expansion.findings]
+  const file = checkAgainstSchema(value, findings)
+  if (file === undefined) return { problems: listed(findings) }
+
+  const wrong = unreliable(findings)
+  const problems = [...findings]
+  const warnings: Finding[] = []
+  const report: Report = {
+    problem(path, message, reads = [path]) {
+      if (wrong.some((at) => reads.some((read) => overlaps(at, read)))) return
+      problems.push({ path, message })
+    },
+    warning(path, message) {
+      warnings.push({ path, message })
+    },
+  }
+  const config = buildConfig(file, options.path, report)
+  return problems.length > 0
+    ? { problems: listed(problems) }
+    : { config, warnings: listed(warnings) }
+}
+
+function listed(findings: readonly Finding[]): readonly Problem[] {
+  return findings
+    .map(toProblem)
+    .toSorted((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0))
+}
+
+/** `database.url` wins; where it is left out, the environment's `DATABASE_URL` is used, and without it the embedded database. */
+function withDatabaseFromEnvironment(
+  value: Record<string, unknown>,
+  env: ExpansionSources['env'],
+): Record<string, unknown> {
+  const url = env['DATABASE_URL']
+  const database = value['database'] ?? {}
+  const isMapping = typeof database === 'object' && !Array.isArray(database)
+  if (url === undefined || url === '' || !isMapping || Object.hasOwn(database, 'url')) return value
+  return { ...value, database: { ...database, url } }
+}
+
+/**
+ * Adds what the schema finds. Gives the file, with stand-ins where it is wrong so that the other checks can still run;
+ * undefined where there can be none.
+ */
+function checkAgainstSchema(
+  value: Record<string, unknown>,
+  findings: Finding[],
+): ConfigFile | undefined {
+  const checked = configFileSchema.safeParse(value)
+  if (checked.success) return checked.data
+  const unset = findings.map(({ path }) => path)
+  const found = checked.error.issues.flatMap((issue) => describeIssue(issue, value))
+  for (const finding of found) {
+    // A setting whose variable is not set is missing for a reason that was given already.
+    const isMissing = valueAt(value, finding.path) === undefined
+    if (isMissing && unset.some((path) => overlaps(path, finding.path))) continue
+    findings.push(finding)
+  }
+  const patched = withStandIns(value, checked.error.issues.flatMap(pathsOf))
+  const again = configFileSchema.safeParse(patched)
+  return again.success ? again.data : undefined
+}
+
+/** Where the value at fault stands; for unknown keys, each of them. */
+function pathsOf(issue: z.core.$ZodIssue): Path[] {
+  const path = issue.path.filter((segment) => typeof segment !== 'symbol')
+  return issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [...path, key]) : [path]
+}
+
+/** The settings whose value cannot be relied on, also those that an unknown key was probably meant to be. */
+function unreliable(findings: readonly Finding[]): Path[] {
+  return findings.flatMap(({ path }) => {
+    const key = path.at(-1)
+    const near =
+      typeof key === 'string' && nodeAt(path) === undefined
+        ? nearestSetting(path.slice(0, -1), key)
+        : undefined
+    return near === undefined ? [path] : [path, [...path.slice(0, -1), near]]
+  })
+}

@@ -1,0 +1,38 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { Path, Report } from './problem.ts'
+import { configFileSchema, type ConfigFile } from './schema.ts'
+
+const reason = 'is not available in this version yet; leave it out'
+
+/**
+ * Refuses what the schema knows and this version does not do, wherever it is other than the default: a setting that is
+ * silently ignored would be worse.
+ */
+export function refuseWhatIsNotYet(file: ConfigFile, report: Report): void {
+  const refuse = (path: Path, isAsked: boolean): void => {
+    if (isAsked) report.problem(path, reason)
+  }
+  for (const [name, upstream] of Object.entries(file.upstreams)) {
+    const path = ['upstreams', name]
+    const { credential, timeouts } = upstream
+    refuse([...path, 'credential', 'idp'], credential?.idp !== undefined)
+    refuse([...path, 'credential', 'step_up_scopes'], (credential?.step_up_scopes.length ?? 0) > 0)
+    refuse([...path, 'timeouts', 'connect'], timeouts.connect !== 5)
+    refuse([...path, 'timeouts', 'head'], timeouts.head !== 120)
+    refuse([...path, 'timeouts', 'idle'], timeouts.idle !== 600)
+  }
+  for (const [index, service] of file.identity.services.entries()) {
+    refuse(['identity', 'services', index, 'may_offboard'], service.may_offboard)
+  }
+  const { audit } = file
+  refuse(['audit', 'durability'], audit.durability !== 'process')
+  refuse(['audit', 'spool_limit'], audit.spool_limit !== 1024 ** 3)
+  refuse(['audit', 'destinations'], audit.destinations.length > 0)
+  refuse(['allowed_origins'], file.allowed_origins.length > 0)
+  for (const [name, value] of Object.entries(file.authorization_server)) {
+    const byDefault: unknown = Reflect.get(defaultAuthorizationServer, name)
+    refuse(['authorization_server', name], !isDeepStrictEqual(value, byDefault))
+  }
+}
+
+const defaultAuthorizationServer = configFileSchema.shape.authorization_server.parse(undefined)
