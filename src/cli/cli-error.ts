@@ -1,0 +1,15 @@
+/** The command line is wrong: printed with the command's usage, exit code 2. */
+export class UsageError extends Error {
+  constructor(message: string) {
+    super(message)
+    this.name = 'UsageError'
+  }
+}
+
+/** The command did what was asked and it did not work: printed as it is, exit code 1. */
+export class CommandFailure extends Error {
+  constructor(message: string) {
+    super(message)
+    this.name = 'CommandFailure'
+  }
+}

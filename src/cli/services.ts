@@ -1,0 +1,69 @@
+/** Where a command writes: results to `out`, everything said about them to `err`. */
+export type CliOutput = {
+  readonly out: (text: string) => void
+  readonly err: (text: string) => void
+}
+
+/** Something the configuration must change, or should know about. `path` is empty for the file as a whole. */
+export type ConfigurationProblem = { readonly path: string; readonly message: string }
+
+/** One key id, named as it is printed. */
+export type KeyStatus = {
+  readonly id: string
+  readonly rows: number
+  readonly configured: boolean
+  readonly seals: boolean
+  readonly removable: boolean
+}
+
+/**
+ * A configuration that passed every check, and what can be done with it. The functions may throw OperatorError, whose message
+ * is printed, and BrokerError storage_unavailable.
+ */
+export interface Configuration {
+  readonly warnings: readonly ConfigurationProblem[]
+  readonly summary: {
+    readonly issuers: number
+    readonly services: number
+    readonly upstreams: number
+    readonly database: 'embedded' | 'postgresql'
+  }
+
+  /** Serves until it is told to stop; gives the exit code. Writes log lines to `out`, warnings among them. */
+  serve(output: CliOutput): Promise<number>
+
+  /** Brings the database to this version, under a lock. Gives how many migrations were applied. */
+  migrate(): Promise<number>
+
+  /** Configured ids in the order of the file, then those that are used and missing; never refuses because of them. */
+  keyStatus(): Promise<readonly KeyStatus[]>
+}
+
+/** What the commands use of the rest of the program; `main.ts` hands it in. */
+export interface CliServices {
+  /** Of the package. */
+  readonly version: string
+
+  /** Reads and checks a configuration file; touches neither network nor database. `path` is absolute. */
+  configure(options: {
+    readonly path: string
+    readonly env: CliEnvironment
+  }): Promise<
+    | { readonly configuration: Configuration }
+    | { readonly problems: readonly ConfigurationProblem[] }
+  >
+
+  /** The JSON Schema of the configuration file. */
+  configSchema(): Record<string, unknown>
+
+  /** Gives the exit code. */
+  demo(
+    options: { readonly once: boolean; readonly port: number | undefined },
+    output: CliOutput,
+  ): Promise<number>
+
+  /** For the REST commands; `globalThis.fetch` does. */
+  readonly fetch: (url: string, init: RequestInit) => Promise<Response>
+}
+
+export type CliEnvironment = Readonly<Record<string, string | undefined>>
