@@ -38,7 +38,7 @@ const packageRooms: Readonly<Record<string, readonly string[]>> = {
   oauth4webapi: ['oauth', 'identity'],
   'oidc-provider': ['demo'],
   'p-limit': ['identity'],
-  pino: ['compose.ts', 'main.ts'],
+  pino: ['log.ts'],
   postgres: ['storage'],
   'prom-client': ['metrics'],
   undici: ['outbound'],
@@ -47,7 +47,7 @@ const packageRooms: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** Files that belong to no room: the edge, the library's face, the wiring. */
-const rootFiles = ['main.ts', 'index.ts', 'compose.ts']
+const rootFiles = ['main.ts', 'index.ts', 'compose.ts', 'broker.ts', 'log.ts']
 
 type Import = { readonly from: string; readonly to: string; readonly typeOnly: boolean }
 

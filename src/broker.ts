@@ -1,0 +1,77 @@
+import type { BrokerConfig } from './config/broker-config.ts'
+import { type BrokerHooks, type ComposedBroker, compose } from './compose.ts'
+import type { CredentialResolver } from './core/ports/broker-services.ts'
+import { type HttpServer, startServer } from './http/server.ts'
+import { type BrokerLog, silentLog } from './log.ts'
+import { openStorage } from './storage/open-storage.ts'
+import { version } from './version.ts'
+
+/** A broker with its storage open: to be embedded, or to listen by itself. */
+export type Broker = {
+  /** The whole HTTP surface, for another server to mount. Its routes are absolute; `public_url` says where they are reached. */
+  readonly app: { fetch(request: Request): Response | Promise<Response> }
+  readonly resolver: CredentialResolver
+  /** Listens as `listen` says; gives the address with the real port. */
+  listen(): Promise<string>
+  /** Stops accepting, finishes what is in flight (10 s at most), stores every accepted record, closes the database. */
+  stop(): Promise<void>
+}
+
+const graceMs = 10_000
+
+/**
+ * Opens the storage, checks the keys and joins the rooms. Takes `data_dir` for itself.
+ * @throws OperatorError what the operator has to change, BrokerError storage_unavailable
+ */
+export async function openBroker(
+  config: BrokerConfig,
+  hooks: BrokerHooks = {},
+  log: BrokerLog = silentLog,
+): Promise<Broker> {
+  const storage = await openStorage({
+    dataDir: config.dataDir,
+    url: config.database.url,
+    pool: config.database.pool,
+    retentionDays: config.audit.retentionDays,
+    log,
+  })
+  let composed: ComposedBroker
+  try {
+    composed = compose({ config, databases: storage, hooks, log, version })
+    await composed.keyCheck.verify()
+  } catch (error) {
+    await storage.close()
+    throw error
+  }
+  const servers: HttpServer[] = []
+  let stopping: Promise<void> | undefined
+
+  async function listen(): Promise<string> {
+    const { host, port, metrics } = config.listen
+    const { app, metricsApp } = composed
+    const server = await startServer({ fetch: app.fetch, host, port })
+    servers.push(server)
+    if (metrics !== undefined && metricsApp !== undefined) {
+      const fetch = (request: Request) => metricsApp.fetch(request)
+      servers.push(await startServer({ fetch, ...metrics }))
+    }
+    void composed.warmUp()
+    return `http://${server.host.includes(':') ? `[${server.host}]` : server.host}:${server.port}`
+  }
+
+  async function stop(): Promise<void> {
+    await Promise.all(servers.map((server) => server.close(graceMs)))
+    await composed.stop()
+    await storage.close()
+  }
+
+  return {
+    app: composed.app,
+    resolver: composed.resolver,
+    listen,
+    stop() {
+      stopping ??= stop()
+      return stopping
+    },
+  }
+}

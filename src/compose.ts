@@ -1,0 +1,257 @@
+import { createAcquisitionMethods, createAuthorizationClient } from './acquisition/index.ts'
+import { createAuditRecorder } from './audit/recorder.ts'
+import type { BrokerConfig } from './config/broker-config.ts'
+import { createConnections } from './core/connections.ts'
+import { createCredentialAcquirer } from './core/credential-acquirer.ts'
+import { createCredentialMemory } from './core/credential-memory.ts'
+import { createCredentialResolver } from './core/credential-resolver.ts'
+import { createForcedRenewalLimit } from './core/forced-renewals.ts'
+import { createOAuthConnector } from './core/oauth-connector.ts'
+import type { PolicyHook } from './core/policy.ts'
+import type { AcquisitionMethod } from './core/ports/acquisition-method.ts'
+import type { SignIn } from './core/ports/authenticator.ts'
+import type { CredentialResolver } from './core/ports/broker-services.ts'
+import type { Clock } from './core/ports/clock.ts'
+import type { HttpClient } from './core/ports/http-client.ts'
+import type { Sealer } from './core/ports/sealer.ts'
+import type { SubjectTokens } from './core/ports/subject-tokens.ts'
+import { createRefreshCoordinator } from './core/refresh-coordinator.ts'
+import { createResolutionRecorder } from './core/resolution-recorder.ts'
+import { createTokenEndpointPauses } from './core/token-endpoint-pauses.ts'
+import type { CredentialMode } from './core/upstream.ts'
+import { createApp } from './http/app.ts'
+import type { HttpApp } from './http/http-env.ts'
+import { createMetricsApp } from './http/routes/metrics.ts'
+import { createAuthenticator } from './identity/authenticator.ts'
+import { createProtectedResources } from './identity/challenge.ts'
+import { createOidcClient } from './identity/oidc-client.ts'
+import { createSignIn } from './identity/sign-in.ts'
+import { createSignInTokens } from './identity/sign-in-tokens.ts'
+import { createSubjectTokens } from './identity/subject-tokens.ts'
+import type { BrokerLog } from './log.ts'
+import { createMetrics } from './metrics/metrics.ts'
+import { createHttpClient } from './outbound/http-client.ts'
+import { pages } from './pages/pages.ts'
+import { createConnectStore } from './sealing/connect-store.ts'
+import { createCredentialStore } from './sealing/credential-store.ts'
+import { createEnvelope } from './sealing/envelope.ts'
+import { createKeyCheck, type KeyCheck } from './sealing/key-check.ts'
+import { createKeyring, type Keyring } from './sealing/keyring.ts'
+import { createActivityBatches } from './storage/activity-batches.ts'
+import { createActivityStore } from './storage/activity-store.ts'
+import { createConnectRecords } from './storage/connect-records.ts'
+import { createCredentialRecords } from './storage/credential-records.ts'
+import type { Database } from './storage/database.ts'
+import { createEncryptionKeyRecords } from './storage/encryption-key-records.ts'
+import { createSessionRecords } from './storage/session-records.ts'
+
+/** The databases that the rooms ask, so that a search or a batch never keeps a call waiting. */
+export type Databases = {
+  readonly calls: Database
+  readonly searches: Database
+  readonly batches: Database
+}
+
+/** What an embedder may add. */
+export type BrokerHooks = {
+  /** The last yes or no before a credential leaves. */
+  readonly policy?: PolicyHook
+}
+
+/** The house with every room in it, not listening yet. */
+export type ComposedBroker = {
+  readonly app: HttpApp
+  /** Absent where the metrics are part of `app`. */
+  readonly metricsApp: { fetch(request: Request): Response | Promise<Response> } | undefined
+  readonly resolver: CredentialResolver
+  readonly keyCheck: KeyCheck
+  /** Fetches what the first calls need. Never rejects. */
+  warmUp(): Promise<void>
+  /** Stores what was recorded. After the last request and before the databases close. */
+  stop(): Promise<void>
+}
+
+/** Records that wait for the database at most: some 15 MB of memory. */
+const auditCapacity = 50_000
+
+/** Joins the rooms. The only place that knows them all. */
+export function compose(options: {
+  readonly config: BrokerConfig
+  readonly databases: Databases
+  readonly hooks: BrokerHooks
+  readonly log: BrokerLog
+  readonly version: string
+}): ComposedBroker {
+  const { config, databases, hooks, log } = options
+  const { publicUrl, upstreams } = config
+  const clock: Clock = { now: () => new Date() }
+  const http = createHttpClient({ log: log.warn })
+  const keyring = keyringOf(config)
+  const sealer = createEnvelope(keyring)
+  const keyCheck = keyCheckOf(keyring, databases.calls)
+
+  const recorder = createAuditRecorder({
+    store: createActivityBatches(databases.batches),
+    clock,
+    capacity: auditCapacity,
+    whenFull: config.audit.whenFull,
+    log,
+  })
+  const metrics = createMetrics({ auditStats: recorder.stats })
+  const audit = metrics.countRecords(recorder)
+  const activity = createActivityStore(databases.searches)
+
+  const records = createCredentialRecords(databases.calls)
+  const credentials = createCredentialStore({ records, sealer })
+  const memory = createCredentialMemory()
+  const methods = countedMethods(createAcquisitionMethods({ http, clock }), metrics)
+  const pauses = createTokenEndpointPauses({ clock, random: Math.random })
+  const identity = identityRoom(options, { http, sealer, clock })
+  const { subjectTokens } = identity
+
+  const connector = createOAuthConnector({
+    publicUrl,
+    upstreams,
+    connects: createConnectStore({ records: createConnectRecords(databases.calls), sealer }),
+    credentials,
+    memory,
+    authorization: createAuthorizationClient({ http, clock }),
+    method: methods.oauth_connect,
+    audit,
+    clock,
+  })
+  const resolutions = createResolutionRecorder({ audit })
+  const resolver = createCredentialResolver({
+    credentials,
+    memory,
+    refresh: createRefreshCoordinator({ credentials, memory, methods, pauses, clock }),
+    acquirer: createCredentialAcquirer({
+      credentials,
+      memory,
+      methods,
+      subjectTokens,
+      connector,
+      pauses,
+      clock,
+    }),
+    connector,
+    forcedRenewals: createForcedRenewalLimit({ clock }),
+    policy: hooks.policy,
+    records: resolutions,
+    storage: databases.calls,
+    clock,
+  })
+
+  const { challenge, document } = identity.protectedResources
+  const app = createApp({
+    publicUrl,
+    upstreams,
+    returnTo: config.returnTo,
+    clock,
+    log,
+    authenticator: identity.authenticator,
+    challenge,
+    signIn: identity.signIn,
+    resolver,
+    refusals: resolutions,
+    connections: createConnections({
+      upstreams,
+      credentials,
+      memory,
+      methods,
+      subjectTokens,
+      activity,
+      audit,
+      clock,
+    }),
+    connector,
+    activity,
+    protectedResources: { document },
+    readiness: [
+      { name: 'database', isReady: () => databases.calls.isFresh() },
+      { name: 'spool', isReady: () => recorder.stats().depth < auditCapacity },
+      { name: 'keys', isReady: () => isWell(keyCheck.verify()) },
+    ],
+    metrics: config.listen.metrics === undefined ? metrics : undefined,
+    pages,
+    version: options.version,
+  })
+
+  return {
+    app,
+    metricsApp: config.listen.metrics === undefined ? undefined : createMetricsApp(metrics),
+    resolver,
+    keyCheck,
+    async warmUp() {
+      await identity.authenticator.probe()
+    },
+    stop: () => recorder.stop(),
+  }
+}
+
+/** For commands that ask about keys without a running broker. */
+export function keyCheckFor(config: BrokerConfig, database: Database): KeyCheck {
+  return keyCheckOf(keyringOf(config), database)
+}
+
+function keyringOf(config: BrokerConfig): Keyring {
+  return createKeyring(config.encryptionKeys)
+}
+
+function keyCheckOf(keyring: Keyring, database: Database): KeyCheck {
+  return createKeyCheck({ keyring, records: createEncryptionKeyRecords(database) })
+}
+
+function identityRoom(
+  { config, databases, log }: Parameters<typeof compose>[0],
+  ports: { readonly http: HttpClient; readonly sealer: Sealer; readonly clock: Clock },
+) {
+  const { publicUrl, upstreams } = config
+  const { issuers, admins, services, shareOpaqueTokens, login } = config.identity
+  const authenticator = createAuthenticator({
+    issuers,
+    admins,
+    services,
+    shareOpaqueTokens,
+    publicUrl,
+    upstreams,
+    http: ports.http,
+    clock: ports.clock,
+    log,
+  })
+  const protectedResources = createProtectedResources({ publicUrl, issuers, upstreams })
+  const issuer = issuers.find((candidate) => candidate.issuer === login?.issuer)
+  if (login === undefined || issuer === undefined) {
+    return { authenticator, protectedResources, signIn: undefined, subjectTokens: noSubjectTokens }
+  }
+  const records = createSessionRecords(databases.calls)
+  const client = createOidcClient({ ...ports, login, issuer, publicUrl, log })
+  const tokens = createSignInTokens({ records, sealer: ports.sealer, log })
+  const parts = { login, issuer, admins, client, tokens }
+  const signIn: SignIn = createSignIn({ ...parts, records, sealer: ports.sealer })
+  const subjectTokens = createSubjectTokens({ ...parts, clock: ports.clock })
+  return { authenticator, protectedResources, signIn, subjectTokens }
+}
+
+/** Without sign-in nothing of it is stored. */
+const noSubjectTokens: SubjectTokens = { find: () => Promise.resolve(undefined) }
+
+function countedMethods(
+  methods: Readonly<Record<CredentialMode, AcquisitionMethod>>,
+  metrics: ReturnType<typeof createMetrics>,
+): Readonly<Record<CredentialMode, AcquisitionMethod>> {
+  return {
+    oauth_connect: metrics.countTokenRequests(methods.oauth_connect),
+    token_exchange: metrics.countTokenRequests(methods.token_exchange),
+    entra_obo: metrics.countTokenRequests(methods.entra_obo),
+  }
+}
+
+async function isWell(check: Promise<void>): Promise<boolean> {
+  try {
+    await check
+    return true
+  } catch {
+    return false
+  }
+}
