@@ -2,6 +2,9 @@ import type { EncryptionKeyRecords, KeyUsage } from '../core/ports/encryption-ke
 import type { Database } from './database.ts'
 import { sealedColumns } from './sealed-columns.ts'
 
+/** As many as its length byte can say. */
+const maxKeyIdBytes = 255
+
 export function createEncryptionKeyRecords(database: Database): EncryptionKeyRecords {
   const { run, sql } = database
 
@@ -22,11 +25,13 @@ export function createEncryptionKeyRecords(database: Database): EncryptionKeyRec
     },
 
     async countByKey(head) {
-      // Grouped by the key ids of a row together, so that rows and values both come out of one pass.
+      // Grouped by the key ids of a row together, so that rows and values both come out of one pass. OFFSET 0 keeps the
+      // inner query as it is: each value, most of which lie outside of the row, is then fetched once.
       const perTable = Object.entries(sealedColumns).map(
         ([table, columns]) => sql`
           SELECT ARRAY[${listOf(columns.map((column) => keyIdOf(column, head)))}] AS key_ids, count(*) AS rows
-          FROM ${sql(table)} GROUP BY 1`,
+          FROM (SELECT ${listOf(columns.map((column) => startOf(column, head)))} FROM ${sql(table)} OFFSET 0) AS starts
+          GROUP BY 1`,
       )
       const groups = await run(
         () => sql<{ key_ids: (Buffer | null)[]; rows: number }[]>`
@@ -36,12 +41,17 @@ export function createEncryptionKeyRecords(database: Database): EncryptionKeyRec
     },
   }
 
+  function startOf(column: string, head: Uint8Array) {
+    const bytes = head.length + 1 + maxKeyIdBytes
+    return sql`substring(${sql(column)} FROM 1 FOR ${bytes}) AS ${sql(column)}`
+  }
+
   /** CASE, because get_byte fails on a value that is too short, and one bad row must not keep the broker from starting. */
   function keyIdOf(column: string, head: Uint8Array) {
-    const value = sql(column)
+    const start = sql(column)
     const at = head.length
-    return sql`CASE WHEN length(${value}) > ${at} AND substring(${value} FROM 1 FOR ${at}) = ${head}
-      THEN substring(${value} FROM ${at + 2} FOR get_byte(${value}, ${at})) END`
+    return sql`CASE WHEN length(${start}) > ${at} AND substring(${start} FROM 1 FOR ${at}) = ${head}
+      THEN substring(${start} FROM ${at + 2} FOR get_byte(${start}, ${at})) END`
   }
 
   function listOf(fragments: readonly ReturnType<typeof keyIdOf>[]) {
