@@ -106,18 +106,21 @@ describe('addresses that no name or document may lead to', () => {
     'as.localhost',
   ]
 
-  it.each(forbidden)('C18: refuses %s in a URL, over both schemes, without connecting', async (host) => {
-    const http = createHttpClient({ log: (line) => log.push(line) })
-    for (const scheme of ['http', 'https']) {
-      const failure = await failureOf(http.send(request(`${scheme}://${host}:${server.port}/`)))
-      expect(failure).toMatchObject({ answer: 'not_sent', addressRefused: true })
-    }
-    expect(server.connections()).toBe(0)
-    expect(log).toEqual([
-      { event: 'outbound_request_failed', fault: 'address_refused', setting },
-      { event: 'outbound_request_failed', fault: 'address_refused', setting },
-    ])
-  })
+  it.each(forbidden)(
+    'C18: refuses %s in a URL, over both schemes, without connecting',
+    async (host) => {
+      const http = createHttpClient({ log: (line) => log.push(line) })
+      for (const scheme of ['http', 'https']) {
+        const failure = await failureOf(http.send(request(`${scheme}://${host}:${server.port}/`)))
+        expect(failure).toMatchObject({ answer: 'not_sent', addressRefused: true })
+      }
+      expect(server.connections()).toBe(0)
+      expect(log).toEqual([
+        { event: 'outbound_request_failed', fault: 'address_refused', setting },
+        { event: 'outbound_request_failed', fault: 'address_refused', setting },
+      ])
+    },
+  )
 
   it.each(forbidden.filter((host) => /^[\d.]+$|^\[/.test(host) && /^\[|\..*\..*\./.test(host)))(
     'C18: refuses a name that resolves to %s',
@@ -244,9 +247,12 @@ describe('what the operator may open', () => {
     },
   )
 
-  it.each(['8.8.8.8', '172.32.0.1', '2606:4700::1111', '::ffff:8.8.8.8'])('reaches %s', (address) => {
-    expect(isAllowedAddress(address, { allowPrivateNetwork: false })).toBe(true)
-  })
+  it.each(['8.8.8.8', '172.32.0.1', '2606:4700::1111', '::ffff:8.8.8.8'])(
+    'reaches %s',
+    (address) => {
+      expect(isAllowedAddress(address, { allowPrivateNetwork: false })).toBe(true)
+    },
+  )
 })
 
 describe('refused and unreachable look the same', () => {

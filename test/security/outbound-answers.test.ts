@@ -98,13 +98,16 @@ describe('a whole answer', () => {
     expect(server.requests[0]?.form.get('refresh_token')).toBe(secret)
   })
 
-  it.each([301, 302, 303, 307, 308])('F7: is a %i itself: nothing follows a redirect', async (status) => {
-    const other = await startScriptedServer()
-    closers.push(() => other.close())
-    server.script(text('', 'text/plain', status, { location: `${other.origin}/token` }))
-    expect(await http.send(post(server.origin))).toMatchObject({ status })
-    expect(other.connections()).toBe(0)
-  })
+  it.each([301, 302, 303, 307, 308])(
+    'F7: is a %i itself: nothing follows a redirect',
+    async (status) => {
+      const other = await startScriptedServer()
+      closers.push(() => other.close())
+      server.script(text('', 'text/plain', status, { location: `${other.origin}/token` }))
+      expect(await http.send(post(server.origin))).toMatchObject({ status })
+      expect(other.connections()).toBe(0)
+    },
+  )
 })
 
 describe('what was provably not sent', () => {
@@ -176,7 +179,9 @@ describe('what may have been carried out', () => {
 
   it('is a request without an answer in time', async () => {
     server.script(() => {})
-    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 100 })))).answer).toBe('lost')
+    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 100 })))).answer).toBe(
+      'lost',
+    )
     expect(faults()).toEqual(['deadline_passed'])
   })
 
@@ -185,7 +190,9 @@ describe('what may have been carried out', () => {
       response.writeHead(200, { 'content-type': 'application/json', 'content-length': '100' })
       response.write('{"access_token":')
     })
-    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 100 })))).answer).toBe('lost')
+    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 100 })))).answer).toBe(
+      'lost',
+    )
   })
 
   it('is a request whose answer drips past the deadline', async () => {
@@ -194,7 +201,9 @@ describe('what may have been carried out', () => {
       const drip = setInterval(() => response.write(' '), 20)
       response.on('close', () => clearInterval(drip))
     })
-    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 200 })))).answer).toBe('lost')
+    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 200 })))).answer).toBe(
+      'lost',
+    )
   })
 
   it.each([

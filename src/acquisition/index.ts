@@ -1,0 +1,35 @@
+import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
+import type { AuthorizationClient } from '../core/ports/authorization-client.ts'
+import type { Clock } from '../core/ports/clock.ts'
+import type { HttpClient } from '../core/ports/http-client.ts'
+import type { CredentialMode } from '../core/upstream.ts'
+import { createAuthorizationServers } from '../oauth/authorization-server.ts'
+import { createMetadataSource } from '../oauth/metadata.ts'
+import { createRevocations } from '../oauth/revocation.ts'
+import { createTokenRequests } from '../oauth/token-request.ts'
+import { createEntraOnBehalfOf } from './entra-on-behalf-of.ts'
+import { createCodeFlow, createOAuthConnect } from './oauth-connect.ts'
+import { createTokenExchanger } from './token-exchanger.ts'
+
+type Ports = { readonly http: HttpClient; readonly clock: Clock }
+
+/** Every way in which a credential comes to be, by the mode that the configuration names. */
+export function createAcquisitionMethods({
+  http,
+  clock,
+}: Ports): Readonly<Record<CredentialMode, AcquisitionMethod>> {
+  const servers = createAuthorizationServers(createMetadataSource({ http, clock }))
+  const requests = createTokenRequests({ http, clock, servers })
+  const revocations = createRevocations({ http, servers })
+  return {
+    oauth_connect: createOAuthConnect({ requests, revocations }),
+    token_exchange: createTokenExchanger({ requests, revocations }),
+    entra_obo: createEntraOnBehalfOf({ requests, revocations }),
+  }
+}
+
+/** The authorization-code client of every upstream that people connect. */
+export function createAuthorizationClient({ http, clock }: Ports): AuthorizationClient {
+  const servers = createAuthorizationServers(createMetadataSource({ http, clock }))
+  return createCodeFlow({ servers, requests: createTokenRequests({ http, clock, servers }) })
+}

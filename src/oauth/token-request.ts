@@ -1,0 +1,131 @@
+import { allowInsecureRequests, customFetch, genericTokenEndpointRequest } from 'oauth4webapi'
+import type { TokenSet } from '../core/credential.ts'
+import { AcquisitionFailure } from '../core/failure-verdict.ts'
+import type { Clock } from '../core/ports/clock.ts'
+import type { HttpClient, OutboundResponse } from '../core/ports/http-client.ts'
+import type { Secret } from '../core/secret.ts'
+import type { Upstream } from '../core/upstream.ts'
+import type { AuthorizationServers, ServerEndpoint } from './authorization-server.ts'
+import { audienceOf, clientOf, sendForm } from './client-request.ts'
+import { verdictOfAnswer } from './failure.ts'
+import { type GrantKind, readTokenAnswer } from './token-answer.ts'
+
+/** The contract's: no complete readable answer within ten seconds is a lost answer. */
+const tokenDeadlineMs = 10_000
+const tokenMaxBytes = 256 * 1024
+
+/** What a token request presents. */
+export type TokenGrant = {
+  readonly kind: GrantKind
+  readonly grantType: string
+  /** In the order to send them; a name may repeat. Secrets in clear: built right before sending, never kept. */
+  readonly parameters: readonly (readonly [name: string, value: string])[]
+  /** Whether `resource` goes along where the upstream has one (RFC 8707 §2.2). */
+  readonly sendsResource: boolean
+}
+
+export interface TokenRequests {
+  /** Asks the upstream's token endpoint once. @throws AcquisitionFailure */
+  send(upstream: Upstream, grant: TokenGrant): Promise<TokenSet>
+}
+
+export function createTokenRequests(ports: {
+  readonly http: HttpClient
+  readonly clock: Clock
+  readonly servers: AuthorizationServers
+}): TokenRequests {
+  const { http, clock, servers } = ports
+
+  async function send(upstream: Upstream, grant: TokenGrant): Promise<TokenSet> {
+    const server = await servers.token(upstream)
+    const requestedAt = clock.now()
+    const response = await post(http, upstream, server, grant)
+    const { tokenAnswerMember, defaultLifetimeSeconds } = upstream.credential
+    const answer = readTokenAnswer(response, {
+      grant: grant.kind,
+      requestedAt,
+      tokenAnswerMember,
+      defaultLifetimeSeconds,
+    })
+    if (answer.kind === 'tokens') return answer.tokens
+    throw new AcquisitionFailure(verdictOfAnswer(response, answer, grant.kind, clock.now()))
+  }
+
+  return { send }
+}
+
+async function post(
+  http: HttpClient,
+  upstream: Upstream,
+  server: ServerEndpoint,
+  grant: TokenGrant,
+): Promise<OutboundResponse> {
+  const { client, authentication } = await clientOf(upstream)
+  const form = formOf(upstream, grant)
+  const limits = { deadlineMs: tokenDeadlineMs, maxBytes: tokenMaxBytes }
+  return sendForm(http, server.endpoint, limits, (fetch) =>
+    genericTokenEndpointRequest(
+      { issuer: audienceOf(server), token_endpoint: server.endpoint.url },
+      client,
+      authentication,
+      grant.grantType,
+      form,
+      { [customFetch]: fetch, [allowInsecureRequests]: true },
+    ),
+  )
+}
+
+/** The redeeming of a refresh token (RFC 6749 §6), asking for no more than was granted. */
+export function refreshGrant(refreshToken: Secret, scopes: readonly string[]): TokenGrant {
+  return {
+    kind: 'refresh',
+    grantType: 'refresh_token',
+    parameters: [['refresh_token', refreshToken.reveal()], ...scopeParameter(scopes)],
+    sendsResource: true,
+  }
+}
+
+/** The redeeming of a code with the verifier of its own flow (RFC 6749 §4.1.3, RFC 7636 §4.5). */
+export function codeGrant(options: {
+  readonly code: Secret
+  readonly codeVerifier: Secret
+  readonly redirectUri: string
+}): TokenGrant {
+  return {
+    kind: 'code',
+    grantType: 'authorization_code',
+    parameters: [
+      ['code', options.code.reveal()],
+      ['redirect_uri', options.redirectUri],
+      ['code_verifier', options.codeVerifier.reveal()],
+    ],
+    sendsResource: true,
+  }
+}
+
+/** `scope`, where there is anything to ask for. */
+export function scopeParameter(
+  scopes: readonly string[],
+): readonly (readonly [name: string, value: string])[] {
+  return scopes.length === 0 ? [] : [['scope', scopes.join(' ')]]
+}
+
+/** Ours whatever the method: a written parameter of such a name is another client, grant or proof than the configured one. */
+const reservedParameters = new Set([
+  'grant_type',
+  'client_id',
+  'client_secret',
+  'client_assertion',
+  'client_assertion_type',
+])
+
+function formOf(upstream: Upstream, grant: TokenGrant): URLSearchParams {
+  const { resource, tokenParameters } = upstream.credential
+  const form = new URLSearchParams()
+  for (const [name, value] of grant.parameters) form.append(name, value)
+  if (grant.sendsResource && resource !== undefined) form.set('resource', resource)
+  for (const [name, value] of Object.entries(tokenParameters)) {
+    if (!form.has(name) && !reservedParameters.has(name)) form.append(name, value)
+  }
+  return form
+}
