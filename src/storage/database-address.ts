@@ -5,15 +5,10 @@ import type { Secret } from '../core/secret.ts'
 /** What postgres.js is given to reach a database. Holds the password: never print it. */
 export type DatabaseAddress = {
   readonly url: string
-  /** Host and port, or the socket's directory: for messages. */
+  /** Host and port, or the path of the socket: for messages. */
   readonly label: string
-  /** Overrides what postgres.js would do with the URL; empty where it does well. */
-  readonly overrides: {
-    /** A placeholder where `socket` connects: postgres.js cannot read an IPv6 address or a directory here. */
-    readonly host?: string
-    /** Called for every connection; missing in the types of postgres.js. */
-    readonly socket?: () => net.Socket
-  }
+  /** Opens a connection; postgres.js takes it as its option `socket`, which its types do not know. */
+  readonly socket: () => net.Socket | Promise<net.Socket>
 }
 
 /** libpq parameters that postgres.js would send to the server as settings, which refuses them with an unclear error. */
@@ -29,44 +24,48 @@ const UNSUPPORTED_PARAMETERS: Readonly<Record<string, string>> = {
   sslrootcert: 'name the file in the environment variable NODE_EXTRA_CA_CERTS',
 }
 
+/** How long one of several hosts may take to accept before the next is tried. */
+const HOST_TIMEOUT_MS = 2000
+
 /**
  * Reads a PostgreSQL URL: TCP by name, IPv4 or IPv6, several hosts, or a unix socket (`?host=/dir`, or the directory
- * percent-encoded as the host). Sockets are opened here where possible, because postgres.js leaves Nagle's algorithm
- * on, which costs a small COPY some 50 ms.
+ * percent-encoded as the host). Sockets are opened here and not by postgres.js, because it leaves Nagle's algorithm
+ * on (which costs a small COPY some 50 ms), cannot read an IPv6 address or a directory, and never reports that none of
+ * several hosts answers.
  * @throws OperatorError database_url_invalid; the message never holds the URL.
  */
 export function readDatabaseAddress(
   secretUrl: Secret,
   onSocket: (socket: net.Socket) => void,
 ): DatabaseAddress {
-  const url = secretUrl.reveal()
-  const authority = /^postgres(?:ql)?:\/\/([^/?#]*)/.exec(url)?.[1]
-  if (authority === undefined) {
-    throw invalid('it must begin with postgres:// or postgresql://')
-  }
+  const written = secretUrl.reveal()
+  const authority = /^postgres(?:ql)?:\/\/([^/?#]*)/.exec(written)?.[1]
+  if (authority === undefined) throw invalid('it must begin with postgres:// or postgresql://')
   const hosts = authority.slice(authority.lastIndexOf('@') + 1)
-  // postgres.js walks through several hosts by itself, and only with sockets of its own.
-  if (hosts.includes(',')) return { url, label: hosts, overrides: {} }
+  // `URL` reads one host; which one stands there does not matter, the sockets are opened here.
+  const url = parse(hosts.includes(',') ? written.replace(hosts, 'several') : written)
+  const directory = url.searchParams.get('host') ?? decodeURIComponent(url.hostname)
+  const port = Number(url.searchParams.get('port') ?? (url.port || 5432))
+  url.searchParams.delete('host')
+  url.searchParams.delete('port')
 
-  const parsed = parse(url)
-  const socketDirectory = socketDirectoryOf(parsed)
-  const port = Number(parsed.searchParams.get('port') ?? (parsed.port || 5432))
-  parsed.searchParams.delete('host')
-  parsed.searchParams.delete('port')
-  if (socketDirectory !== undefined) {
-    const path = `${socketDirectory}/.s.PGSQL.${port}`
-    return {
-      url: parsed.href,
-      label: path,
-      overrides: { host: 'localhost', socket: opener({ path }, onSocket) },
-    }
+  if (directory.startsWith('/')) {
+    const path = `${directory.replace(/\/+$/, '')}/.s.PGSQL.${port}`
+    // No room for a directory there in postgres.js.
+    url.hostname = 'localhost'
+    return { url: url.href, label: path, socket: () => open({ path }, onSocket) }
   }
-  // URL keeps the brackets of an IPv6 address.
-  const host = parsed.hostname.replace(/^\[(.*)\]$/, '$1') || 'localhost'
+  const targets = hosts.split(',').map((host) => tcpTarget(host, port))
+  const [only] = targets
+  const socket =
+    targets.length === 1 && only !== undefined
+      ? () => open(only, onSocket)
+      : openFirst(targets, url.searchParams.has('target_session_attrs'), onSocket)
+  url.hostname = 'localhost'
   return {
-    url: parsed.href,
-    label: `${parsed.hostname || 'localhost'}:${port}`,
-    overrides: { host: 'localhost', socket: opener({ host, port, noDelay: true }, onSocket) },
+    url: url.href,
+    label: targets.map(({ host, port: at }) => `${host}:${at}`).join(', '),
+    socket,
   }
 }
 
@@ -85,27 +84,82 @@ function parse(url: string): URL {
   return parsed
 }
 
-function socketDirectoryOf(url: URL): string | undefined {
-  const host = url.searchParams.get('host') ?? decodeURIComponent(url.hostname)
-  return host.startsWith('/') ? host.replace(/\/+$/, '') : undefined
+type TcpTarget = net.TcpNetConnectOpts & { readonly host: string }
+
+function tcpTarget(written: string, defaultPort: number): TcpTarget {
+  const [, bracketed, plain, port] = /^(?:\[([^\]]*)\]|([^:]*))(?::(\d+))?$/.exec(written) ?? []
+  const host = bracketed ?? decodeURIComponent(plain ?? '')
+  return {
+    host: host === '' ? 'localhost' : host,
+    port: port === undefined ? defaultPort : Number(port),
+    noDelay: true,
+  }
 }
 
-function opener(
-  target: net.NetConnectOpts,
+type Target = TcpTarget | net.IpcNetConnectOpts
+
+function open(target: Target, onSocket: (socket: net.Socket) => void): net.Socket {
+  const socket = named(new net.Socket(), target)
+  onSocket(socket)
+  // Connecting waits until postgres.js has attached its listeners: an error before that would end the process.
+  // It also comes before the first write, which postgres.js makes in an immediate of its own.
+  setImmediate(() => {
+    if (!socket.destroyed) socket.connect(target)
+  })
+  return socket
+}
+
+/** Opens the first host that accepts. Where the session must have an attribute, every call begins with another host. */
+function openFirst(
+  targets: readonly TcpTarget[],
+  rotate: boolean,
   onSocket: (socket: net.Socket) => void,
-): () => net.Socket {
-  return () => {
+): () => Promise<net.Socket> {
+  let calls = 0
+  return async () => {
+    const start = rotate ? calls : 0
+    calls += 1
+    let failure = new Error('no host')
+    for (let step = 0; step < targets.length; step += 1) {
+      const target = targets[(start + step) % targets.length]
+      if (target === undefined) continue
+      try {
+        const socket = await connected(target)
+        onSocket(socket)
+        return socket
+      } catch (error) {
+        failure = error instanceof Error ? error : failure
+      }
+    }
+    // A rejection would cost the pool this slot for good; an error of the socket is a failed connection.
     const socket = new net.Socket()
-    // postgres.js reads both for its messages and for TLS (server name and its verification).
-    Object.assign(socket, 'path' in target ? {} : { host: target.host, port: target.port })
-    onSocket(socket)
-    // Connecting waits until postgres.js has attached its listeners: an error before that would end the process.
-    // It also comes before the first write, which postgres.js makes in an immediate of its own.
-    setImmediate(() => {
-      if (!socket.destroyed) socket.connect(target)
-    })
+    setImmediate(() => socket.destroy(failure))
     return socket
   }
+}
+
+function connected(target: TcpTarget): Promise<net.Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = named(net.connect(target), target)
+    const timer = setTimeout(() => {
+      socket.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' }))
+    }, HOST_TIMEOUT_MS)
+    const onError = (error: Error) => {
+      clearTimeout(timer)
+      reject(error)
+    }
+    socket.once('error', onError)
+    socket.once('connect', () => {
+      clearTimeout(timer)
+      socket.off('error', onError)
+      resolve(socket)
+    })
+  })
+}
+
+/** postgres.js reads both for its messages, and the host for TLS: the server name and its verification. */
+function named(socket: net.Socket, target: Target): net.Socket {
+  return 'path' in target ? socket : Object.assign(socket, { host: target.host, port: target.port })
 }
 
 function invalid(reason: string): OperatorError {

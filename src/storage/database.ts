@@ -1,12 +1,13 @@
 import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import postgres from 'postgres'
 import { isBrokerError } from '../core/errors.ts'
+import { isOperatorError, OperatorError } from '../core/operator-error.ts'
 import type { Secret } from '../core/secret.ts'
 import { ARRAY_TYPES, parseArray, serializeArray } from './array-codec.ts'
 import { type DatabaseAddress, readDatabaseAddress } from './database-address.ts'
 import { startHeartbeat } from './heartbeat.ts'
 import * as schema from './schema/index.ts'
-import { StorageFault, storageUnavailable } from './storage-fault.ts'
+import { StorageFault, storageUnavailable, toStorageFault } from './storage-fault.ts'
 import { trackSockets } from './tracked-sockets.ts'
 
 /** A pool of connections to PostgreSQL, and how lately it was heard from. */
@@ -49,6 +50,16 @@ export type DatabaseOptions = {
 const CALL_DEADLINE_MS = 10_000
 const CONNECT_TIMEOUT_SECONDS = 5
 const CLOSE_TIMEOUT_SECONDS = 5
+const OLDEST_MAJOR_VERSION = 15
+
+/** What a server's refusal to let us in means for the operator, by SQLSTATE. */
+const REFUSALS: Readonly<Record<string, string>> = {
+  '28000': 'it refuses this user or this way of connecting (SQLSTATE 28000). See its pg_hba.conf.',
+  '28P01': 'it refuses the user or the password in database.url (SQLSTATE 28P01).',
+  '3D000': 'the database that database.url names does not exist (SQLSTATE 3D000). Create it first.',
+  '53300':
+    'it has no connection left (SQLSTATE 53300). Raise its max_connections or lower database.pool.',
+}
 
 const CONNECTION_SETTINGS = {
   application_name: 'onbehalf',
@@ -61,7 +72,7 @@ const CONNECTION_SETTINGS = {
 
 /**
  * Opens the pool and waits for the first answer.
- * @throws BrokerError storage_unavailable when there is none within 15 s, OperatorError database_url_invalid.
+ * @throws OperatorError within 15 s: database_unreachable, database_too_old, database_url_invalid.
  */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   const sockets = trackSockets()
@@ -81,16 +92,17 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     onFailure: sockets.destroySilent,
   })
 
-  const end = async () => {
+  const close = async () => {
     heartbeat.stop()
     await Promise.all([sql.end({ timeout: CLOSE_TIMEOUT_SECONDS }), probeSql.end({ timeout: 1 })])
   }
 
   try {
     await heartbeat.first
+    await requireVersion(probeSql, address)
   } catch (error) {
-    await end()
-    throw storageUnavailable(error)
+    await close()
+    throw isOperatorError(error) ? error : unreachable(address, error)
   }
 
   return {
@@ -108,27 +120,52 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     lastHeardAt: heartbeat.lastHeardAt,
     isFresh: heartbeat.isFresh,
     statementCount: () => statements,
-    close: end,
+    close,
   }
 }
 
+async function requireVersion(sql: postgres.Sql<{ bigint: number }>, address: DatabaseAddress) {
+  const [row] = await withDeadline(
+    () => sql<{ version: number }[]>`select current_setting('server_version_num')::int as version`,
+    CALL_DEADLINE_MS / 2,
+  )
+  const major = Math.floor((row?.version ?? 0) / 10_000)
+  if (major < OLDEST_MAJOR_VERSION) {
+    throw new OperatorError(
+      'database_too_old',
+      `The database at ${address.label} is PostgreSQL ${major}; onbehalf needs ${OLDEST_MAJOR_VERSION} or newer.`,
+    )
+  }
+}
+
+function unreachable(address: DatabaseAddress, error: unknown): OperatorError {
+  const fault = toStorageFault(error)
+  const advice =
+    REFUSALS[fault.code ?? ''] ??
+    `it does not answer (${fault.code ?? fault.name}). Is it running, and is database.url right?`
+  return new OperatorError(
+    'database_unreachable',
+    `Cannot use the database at ${address.label}: ${advice}`,
+    { cause: fault },
+  )
+}
+
 function connect(address: DatabaseAddress, max: number, onStatement: (() => void) | undefined) {
-  return postgres(address.url, {
-    ...address.overrides,
+  const options = {
+    socket: address.socket,
     max,
     connect_timeout: CONNECT_TIMEOUT_SECONDS,
     // The default grows to 20 s, which the first call after an outage would wait for.
-    backoff: (attempt) => Math.min(0.02 * 2 ** attempt, 0.5),
+    backoff: (attempt: number) => Math.min(0.02 * 2 ** attempt, 0.5),
     // Asked for on every new connection otherwise, and a connection that dies meanwhile would end the process with an
     // unhandled rejection. Array types are built in and known (ARRAY_TYPES).
     fetch_types: false,
     onnotice: () => {},
     ...(onStatement === undefined ? {} : { debug: onStatement }),
     connection: CONNECTION_SETTINGS,
-    types: {
-      bigint: { to: 20, from: [20], parse: Number, serialize: String },
-    },
-  })
+    types: { bigint: { to: 20, from: [20], parse: Number, serialize: String } },
+  }
+  return postgres(address.url, options)
 }
 
 /** drizzle switches off the codecs of dates and JSON for the whole client; raw statements need them. */

@@ -1,4 +1,5 @@
 import type { Socket } from 'node:net'
+import { performance } from 'node:perf_hooks'
 
 /** The sockets of a pool, watched for two faults that postgres.js does not notice. */
 export type TrackedSockets = {
@@ -18,24 +19,33 @@ export type TrackedSockets = {
 const AFTERMATH_MS = 5
 
 export function trackSockets(): TrackedSockets {
-  const received = new Map<Socket, number>()
+  const open = new Map<Socket, { received: number; closedAt: number | undefined }>()
+
+  // Also forgets those whose close is over. Looked at, not listened to: over TLS the driver removes every listener of the socket below.
   const anyDying = () => {
-    for (const socket of received.keys()) if (socket.destroyed) return true
-    return false
+    let dying = false
+    for (const [socket, state] of open) {
+      if (!socket.destroyed) continue
+      const now = performance.now()
+      if (socket.closed) state.closedAt ??= now
+      if (state.closedAt !== undefined && now - state.closedAt > AFTERMATH_MS) open.delete(socket)
+      else dying = true
+    }
+    return dying
   }
+
   return {
     add(socket) {
-      received.set(socket, -1)
-      socket.once('close', () => {
-        setTimeout(() => received.delete(socket), AFTERMATH_MS)
-      })
+      open.set(socket, { received: -1, closedAt: undefined })
     },
     mark() {
-      for (const socket of received.keys()) received.set(socket, socket.bytesRead)
+      // Forgets the closed ones too.
+      anyDying()
+      for (const [socket, state] of open) state.received = socket.bytesRead
     },
     destroySilent() {
-      for (const [socket, bytes] of received) {
-        if (socket.bytesRead === bytes) socket.destroy()
+      for (const [socket, state] of open) {
+        if (socket.bytesRead === state.received) socket.destroy()
       }
     },
     async settled() {
