@@ -91,7 +91,7 @@ export function createCallers(
     if (token === undefined) {
       // The caller tried to say who it is: no other proof is looked at.
       throw new BrokerError('unauthenticated', {
-        challenge: /^bearer\b/i.test(header) ? badToken : nobody,
+        challenge: sendsToken(header) ? badToken : nobody,
       })
     }
     return token
@@ -114,6 +114,11 @@ export function parseBearer(header: string): string | undefined {
     })
   }
   return undefined
+}
+
+/** Whether a header that `parseBearer` could not read was meant to carry a token at all. */
+export function sendsToken(header: string | undefined): boolean {
+  return header !== undefined && /^bearer +\S/i.test(header)
 }
 
 const tokenParameter = /[?&](?:access_token|token)=/

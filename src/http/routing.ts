@@ -172,11 +172,12 @@ export function routingPath(path: string): string {
 
 const routedMethods = ['GET', 'POST', 'PUT', 'DELETE'] as const
 
-/** The methods that some route takes at a path; empty where there is no such path. */
+/** The methods that some route takes at a path, for `Allow`; empty where there is no such path. HEAD comes with GET. */
 export function methodsAt(app: HttpApp, path: string): readonly string[] {
-  return routedMethods.filter((method) =>
+  const methods = routedMethods.filter((method) =>
     app.router.match(method, path)[0].some(([[, route]]) => route.method === method),
   )
+  return methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
 }
 
 /** Refuses HEAD where GET does something: a link scanner must not begin or end a flow. */

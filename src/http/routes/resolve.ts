@@ -7,7 +7,7 @@ import type { ResolvedCredential } from '../../core/ports/broker-services.ts'
 import { auditReasonOf } from '../../core/resolution-recorder.ts'
 import { Secret } from '../../core/secret.ts'
 import type { Upstream } from '../../core/upstream.ts'
-import { parseBearer, refuseQueryToken } from '../callers.ts'
+import { parseBearer, refuseQueryToken, sendsToken } from '../callers.ts'
 import { requestIdOf } from '../edge.ts'
 import type { HttpApp, HttpContext } from '../http-env.ts'
 import type { Problems } from '../problem.ts'
@@ -105,7 +105,7 @@ export function addResolveRoute(
     const key = header === undefined ? undefined : parseBearer(header)
     const service = key === undefined ? undefined : authenticator.findService(key)
     if (service !== undefined) return service
-    throw new BrokerError('unauthenticated', { challenge: key === undefined ? nobody : badToken })
+    throw new BrokerError('unauthenticated', { challenge: sendsToken(header) ? badToken : nobody })
   }
 
   function assertPerson(
