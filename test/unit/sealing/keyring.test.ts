@@ -36,7 +36,7 @@ describe('keyring', () => {
     expect(createKeyring([key('k1', text.replace('=', ''))]).sealing.id).toBe('k1')
   })
 
-  it('refuses no key, one id twice, an empty id and one above 255 bytes', () => {
+  it('M-S6: refuses no key, one id twice, an empty id and one above 255 bytes', () => {
     expect(refusalOf(() => createKeyring([]))).toContain('no encryption key')
     expect(refusalOf(() => createKeyring([key('k1'), key('k1')]))).toContain('twice')
     expect(refusalOf(() => createKeyring([key('')]))).toContain('1 to 255 bytes')
