@@ -2,6 +2,7 @@ import { createServer as createTcpServer, type Server, type Socket } from 'node:
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { inspect } from 'node:util'
+import { Worker } from 'node:worker_threads'
 import { gzipSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { OutboundFailure, type OutboundRequest } from '../../src/core/ports/http-client.ts'
@@ -306,25 +307,33 @@ function standStill(ms: number): void {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms)
 }
 
+function wake(signal: Int32Array): void {
+  Atomics.store(signal, 0, 1)
+  Atomics.notify(signal, 0)
+}
+
 /** A server in a thread of its own, which goes on while this one stands still. */
 async function answeringThread(): Promise<{
   port: number
   received: Promise<unknown>
   answer: () => void
 }> {
-  const { Worker } = await import('node:worker_threads')
+  const signal = new Int32Array(new SharedArrayBuffer(4))
   const worker = new Worker(
-    `const { parentPort } = require('node:worker_threads')
+    `const { parentPort, workerData } = require('node:worker_threads')
      const { createServer } = require('node:http')
      const server = createServer((request, response) => {
-       parentPort.once('message', () => response.end('came meanwhile'))
-       request.resume().on('end', () => parentPort.postMessage('received'))
+       request.resume().on('end', () => {
+         parentPort.postMessage('received')
+         Atomics.wait(workerData, 0, 0)
+         response.end('came meanwhile')
+       })
      })
      server.listen(0, '127.0.0.1', () => parentPort.postMessage(server.address().port))`,
-    { eval: true },
+    { eval: true, workerData: signal },
   )
   closers.push(() => worker.terminate())
   const next = () => new Promise<unknown>((resolve) => worker.once('message', resolve))
   const port = Number(await next())
-  return { port, received: next(), answer: () => worker.postMessage('answer') }
+  return { port, received: next(), answer: () => wake(signal) }
 }

@@ -173,7 +173,7 @@ describe('RFC 7523 §2.2: private_key_jwt', () => {
           client_id: 'onbehalf-client',
           redirect_uris: [redirectUri],
           token_endpoint_auth_method: 'private_key_jwt',
-          jwks: { keys: [{ ...(await exportJWK(rsa.publicKey)), use: 'sig' }] } as never,
+          jwks: { keys: [{ ...(await exportJWK(rsa.publicKey)), use: 'sig' }] },
         },
       ],
     })

@@ -62,7 +62,8 @@ export async function startOidcAuthorizationServer(options: {
       const { client, session, params } = ctx.oidc
       if (client === undefined || session?.accountId === undefined) return undefined
       const grant = new provider.Grant({ accountId: session.accountId, clientId: client.clientId })
-      const scope = String(params?.['scope'] ?? '')
+      const asked = params?.['scope']
+      const scope = typeof asked === 'string' ? asked : ''
       grant.addOIDCScope(scope)
       for (const resource of resources) grant.addResourceScope(resource, scope)
       await grant.save()
@@ -90,9 +91,13 @@ export async function startOidcAuthorizationServer(options: {
     issuer,
     tokenRequests,
     async find(kind, token) {
-      const found = await provider[kind].find(token)
+      const found =
+        kind === 'AccessToken'
+          ? await provider.AccessToken.find(token)
+          : await provider.RefreshToken.find(token)
       if (found === undefined) return undefined
-      return { accountId: String(found.accountId), aud: found.aud, scope: found.scope }
+      const aud = 'aud' in found ? found.aud : undefined
+      return { accountId: found.accountId, aud, scope: found.scope }
     },
     async visit(url) {
       const cookies = new Map<string, string>()

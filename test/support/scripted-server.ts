@@ -66,6 +66,13 @@ export async function startScriptedServer(script: Script = json({})): Promise<Sc
   }
 }
 
+/** A form's fields, each of which must be there once. */
+export function fieldsOf(form: URLSearchParams | undefined): Readonly<Record<string, string>> {
+  const fields = Object.fromEntries(form ?? [])
+  if (form?.size !== Object.keys(fields).length) throw new Error('a field came twice')
+  return fields
+}
+
 /** Answers with JSON. */
 export function json(
   body: unknown,
