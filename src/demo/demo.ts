@@ -34,7 +34,7 @@ export async function runDemo(options: DemoOptions): Promise<number> {
     stops.push(() => broker.stop())
     introduce(sandbox, broker, out)
     await Promise.race([runGuidedTour(sandbox, broker.url, narrator), whenAborted(signal)])
-    if (signal.aborted) throw new Error('it was ended before its end')
+    if (signal.aborted) throw new Error('it was ended before all was shown')
     conclude(narrator.held(), narrator.failed(), out)
     if (!options.once) {
       inviteToTry(sandbox, broker, out)
@@ -95,7 +95,7 @@ function inviteToTry(
     'What a tool proxy asks on every call (the key is of this sandbox only):',
     `   curl -s ${url}/api/v1/resolve -H 'Authorization: Bearer ${serviceKey}' \\`,
     `     -H 'Content-Type: application/json' -d "{\\"upstream\\":\\"notes\\",\\"subject_token\\":\\"$TOKEN\\"}"`,
-    '   and once more with reports in place of notes.',
+    'Ada has disconnected, so it gives her a link: open it, connect, ask again. With reports in place of notes it works at once.',
     "Ada's connections, and a link to connect:",
     `   curl -s ${url}/api/v1/connections -H "Authorization: Bearer $TOKEN"`,
     `   curl -s -X POST ${url}/api/v1/connections/notes/connect -H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{}'`,

@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setTimeout as wait } from 'node:timers/promises'
 import { readActivity, renderActivityTable } from './activity-records.ts'
 import { signInAgent } from './agent-sign-in.ts'
 import { type DemoSandbox, notesTokenSeconds } from './demo-sandbox.ts'
@@ -227,6 +227,11 @@ function describe(answer: ToolAnswer): string {
   const link = answer.connectUrl?.replace(/(?<=\/connect\/.{6}).*/, '…')
   const parts = [`${answer.status} ${answer.code}`, answer.reason, link]
   return parts.filter((part) => part !== undefined).join(' · ')
+}
+
+/** A wait that does not keep the process alive when the demonstration was ended meanwhile. */
+function sleep(ms: number): Promise<void> {
+  return wait(ms, undefined, { ref: false })
 }
 
 const patienceMs = 5000
