@@ -9,6 +9,7 @@ import { createPageRoutes } from './page-routes.ts'
 import { createProblems } from './problem.ts'
 import { addActivityRoutes } from './routes/activity.ts'
 import { addActivityPage } from './routes/activity-page.ts'
+import { addAssetRoutes } from './routes/assets.ts'
 import { addConnectRoutes } from './routes/connect.ts'
 import { addConnectionPages } from './routes/connection-pages.ts'
 import { addConnectionRoutes } from './routes/connections.ts'
@@ -18,7 +19,6 @@ import { addMetricsRoute } from './routes/metrics.ts'
 import { addOpenApiRoutes } from './routes/openapi.ts'
 import { addResolveRoute } from './routes/resolve.ts'
 import { addSignInRoutes } from './routes/sign-in.ts'
-import { addStylesheetRoute } from './routes/stylesheet.ts'
 import { addWellKnownRoutes } from './routes/well-known.ts'
 import { createRoutes, methodsAt } from './routing.ts'
 import type { HttpServices } from './services.ts'
@@ -58,6 +58,6 @@ export function createApp(services: HttpServices): HttpApp {
   addConnectRoutes(app, pageRoutes, { ...services, callers, cookies, failures })
   addConnectionPages(app, pageRoutes, services)
   addActivityPage(pageRoutes, services)
-  addStylesheetRoute(app, services)
+  addAssetRoutes(app, services)
   return app
 }

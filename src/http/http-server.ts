@@ -37,7 +37,8 @@ export async function startHttpServer(options: {
       ),
   })
   const server = createServer({ maxHeaderSize: largestHeadBytes }, (incoming, outgoing) => {
-    void listener(incoming, outgoing)
+    // Nothing of an answer that cannot be written may end the process.
+    listener(incoming, outgoing).catch(() => outgoing.destroy())
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)

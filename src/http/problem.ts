@@ -23,7 +23,7 @@ export const problems: Readonly<Record<ErrorCode, Meaning>> = {
   payload_too_large: { status: 413, title: 'The body is too large' },
   policy_denied: { status: 403, title: 'A policy does not let this person use the upstream' },
   storage_unavailable: { status: 503, title: 'The database cannot be reached at the moment' },
-  unauthenticated: { status: 401, title: 'Who is calling could not be told' },
+  unauthenticated: { status: 401, title: 'There is no valid token, key or session' },
   unknown_upstream: { status: 404, title: 'There is no such upstream' },
   upstream_misconfigured: { status: 502, title: 'The upstream is not set up correctly' },
   upstream_not_allowed: { status: 403, title: 'This service may not use the upstream' },

@@ -30,19 +30,22 @@ function card(connection: ConnectionView, viewer: Viewer): Markup {
 <h2>${displayName}</h2>
 <span class="status ${status}">${statusWords[status]}</span>
 </div>
-${reason === null ? html`` : html`<p class="reason">${reasonWords[reason]}</p>`}
-<dl>
-${row('Account', connection.account)}
-${status === 'not_connected' ? html`` : row('Scopes', scopeList(connection.scopes))}
-${row('Connected', connection.connectedAt)}
-${row('Last used', connection.lastUsedAt)}
-${status === 'connected' ? row('Valid until', connection.expiresAt) : html``}
-</dl>
+${reason === null || status === 'not_connected' ? html`` : html`<p class="reason">${reasonWords[reason]}</p>`}
+${status === 'not_connected' ? html`` : facts(connection)}
 ${connectable ? buttons(connection, viewer) : html`<p class="muted">${throughSignIn}</p>`}
 </li>`
 }
 
-const throughSignIn = 'This one works through your sign-in. There is nothing to connect.'
+function facts({ account, scopes, connectedAt, lastUsedAt }: ConnectionView): Markup {
+  return html`<dl>
+${row('Account', account)}
+${row('Scopes', scopeList(scopes))}
+${row('Connected', connectedAt)}
+${row('Last used', lastUsedAt)}
+</dl>`
+}
+
+const throughSignIn = 'Works through your sign-in: there is nothing for you to connect.'
 
 function row(name: string, value: string | Date | Markup | null): Markup {
   if (value === null) return html``

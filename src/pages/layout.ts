@@ -1,5 +1,6 @@
 import { html } from 'hono/html'
 import type { Viewer } from '../core/ports/pages.ts'
+import { icon } from './icon.ts'
 import type { Markup } from './markup.ts'
 import { stylesheet } from './stylesheet.ts'
 
@@ -19,6 +20,7 @@ export async function layout(options: {
 <meta name="color-scheme" content="light dark">
 <meta name="robots" content="noindex">
 <title>${title} · onbehalf</title>
+<link rel="icon" href="${icon.path}">
 <link rel="stylesheet" href="${stylesheet.path}">
 </head>
 <body>

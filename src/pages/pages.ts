@@ -4,6 +4,7 @@ import { alreadyConnectedPage, confirmConnectPage } from './connect-page.ts'
 import { connectionsPage } from './connections-page.ts'
 import { problemPage, signedOutPage } from './problem-page.ts'
 import { referencePage } from './reference-page.ts'
+import { icon } from './icon.ts'
 import { stylesheet } from './stylesheet.ts'
 
 /** The pages that people see: HTML without scripts, every value escaped as it is written. */
@@ -15,5 +16,5 @@ export const pages: Pages = {
   activity: activityPage,
   reference: referencePage,
   problem: problemPage,
-  stylesheet,
+  assets: [stylesheet, icon],
 }

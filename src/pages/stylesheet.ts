@@ -1,4 +1,4 @@
-import { hash } from 'node:crypto'
+import { asset } from './asset.ts'
 
 const text = `
 :root {
@@ -82,7 +82,7 @@ section > h2 { margin: 2rem 0 1rem; }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem 1.25rem; margin-bottom: 1rem; overflow-x: auto; }
 article table { margin-top: .75rem; }
 .method { display: inline-block; min-width: 3.5rem; font-size: .8rem; font-weight: 700; color: var(--accent); }
-:target { outline: 2px solid var(--accent); outline-offset: 4px; border-radius: 6px; }
+article:target, tr:target { outline: 2px solid var(--accent); outline-offset: 4px; border-radius: 6px; }
 @media (max-width: 34rem) {
   dl > div { grid-template-columns: 1fr; gap: 0; }
   main { padding: 1.25rem 1rem 3rem; }
@@ -90,8 +90,5 @@ article table { margin-top: .75rem; }
 }
 `
 
-/** The one style sheet. Its path holds a hash of its text, so that a browser may keep it and still see a new one at once. */
-export const stylesheet = {
-  path: `/assets/onbehalf-${hash('sha256', text, 'hex').slice(0, 12)}.css`,
-  text,
-} as const
+/** The one style sheet: light and dark, no font and no picture from anywhere. */
+export const stylesheet = asset('onbehalf', 'css', 'text/css; charset=utf-8', text)

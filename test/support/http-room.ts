@@ -143,6 +143,8 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
     seenTokens: [] as string[],
     logged: [] as unknown[],
     sessions,
+    /** The identity provider, which a state is added to. */
+    signInUrl: 'https://login.example.com/authorize?client_id=onbehalf',
     signIns: [] as { returnTo: string; browser: string; claims: string | undefined }[],
     disconnected: [] as { person: Person; upstream: string; requestId: string }[],
     linked: [] as { person: Person; upstream: string; returnTo: string | undefined }[],
@@ -232,13 +234,18 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
     signIn: {
       async start({ returnTo, browser, claims }) {
         room.signIns.push({ returnTo, browser, claims: claims?.reveal() })
-        return 'https://login.example.com/authorize?client_id=onbehalf'
+        return `${room.signInUrl}&state=${room.signIns.length - 1}`
       },
       async complete({ params, browser }) {
         if (browser === undefined) refuse('unauthenticated')
         const of = room.completeSignIn(params)
         room.cookieOf(of)
-        return { session: `session-${of.userId}`, returnTo: '/connections', maxAgeSeconds: 43_200 }
+        const begun = room.signIns[Number(params.get('state'))]
+        return {
+          session: `session-${of.userId}`,
+          returnTo: begun?.browser === browser ? begun.returnTo : '/connections',
+          maxAgeSeconds: 43_200,
+        }
       },
       async find(session) {
         const of = sessions.get(session)

@@ -15,8 +15,14 @@ export interface Pages {
     readonly problems: readonly ProblemEntry[]
   }): Promise<string>
   problem(view: ProblemPageView): Promise<string>
-  /** The one style sheet; its path changes with its text, so it may be kept for ever. */
-  readonly stylesheet: { readonly path: string; readonly text: string }
+  /** What the pages load. A path changes with its text, so a browser may keep it for ever. */
+  readonly assets: readonly PageAsset[]
+}
+
+export type PageAsset = {
+  readonly path: string
+  readonly contentType: string
+  readonly text: string
 }
 
 /** Who is signed in, as every page names them. */
