@@ -20,11 +20,13 @@ export type OutboundFault =
   | 'name_not_resolved'
   | 'tls_failed'
 
-/** One failed request, for the log: our own words only, with the setting that names its upstream. */
+/** One failed request, for the log: our own words only. `at` is the place in the configuration that led there. */
 export type OutboundLogLine = {
   readonly event: 'outbound_request_failed'
   readonly fault: OutboundFault
-  readonly setting: string
+  readonly at: string
+  /** What would allow a refused address. */
+  readonly setting?: string
 }
 
 /** A timer this late did not wait: the process stood still. */
@@ -49,8 +51,14 @@ export function createHttpClient(
   async function send(request: OutboundRequest): Promise<OutboundResponse> {
     const { setting } = request.destination
     const fail = (fault: OutboundFault, answer: 'not_sent' | 'lost'): OutboundFailure => {
-      log({ event: 'outbound_request_failed', fault, setting })
-      return new OutboundFailure(answer, { addressRefused: fault === 'address_refused' })
+      const addressRefused = fault === 'address_refused'
+      log({
+        event: 'outbound_request_failed',
+        fault,
+        at: setting.slice(0, setting.lastIndexOf('.')),
+        ...(addressRefused ? { setting } : {}),
+      })
+      return new OutboundFailure(answer, { addressRefused })
     }
     const url = URL.canParse(request.url) ? new URL(request.url) : undefined
     const guard = url === undefined ? undefined : guardOf(url, request.destination)

@@ -154,14 +154,13 @@ export function acquisitionMethodContract(mode: CredentialMode): void {
       }
     })
 
-    it.runIf(exchanges)(
-      'M-X4: without a subject token sends nothing, also no other grant',
-      async () => {
+    if (exchanges) {
+      it('M-X4: without a subject token sends nothing, also no other grant', async () => {
         const { verdict } = await failureOf(() => acquire(''))
         expect(verdict).toEqual({ kind: 'subject_token_refused' })
         expect(server.connections()).toBe(0)
-      },
-    )
+      })
+    }
 
     const hostile: readonly (readonly [string, Script, object])[] = [
       [

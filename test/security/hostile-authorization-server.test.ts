@@ -296,6 +296,7 @@ describe('metadata of a hostile server', () => {
     expect(log).toContainEqual({
       event: 'outbound_request_failed',
       fault: 'address_refused',
+      at: 'upstreams.files',
       setting: 'upstreams.files.allow_private_network',
     })
   })

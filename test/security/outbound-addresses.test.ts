@@ -8,6 +8,13 @@ import { json, type ScriptedServer, startScriptedServer } from '../support/scrip
 
 const setting = 'upstreams.files.allow_private_network'
 
+const refusal = {
+  event: 'outbound_request_failed',
+  fault: 'address_refused',
+  at: 'upstreams.files',
+  setting,
+}
+
 let server: ScriptedServer
 let log: OutboundLogLine[]
 
@@ -115,10 +122,7 @@ describe('addresses that no name or document may lead to', () => {
         expect(failure).toMatchObject({ answer: 'not_sent', addressRefused: true })
       }
       expect(server.connections()).toBe(0)
-      expect(log).toEqual([
-        { event: 'outbound_request_failed', fault: 'address_refused', setting },
-        { event: 'outbound_request_failed', fault: 'address_refused', setting },
-      ])
+      expect(log).toEqual([refusal, refusal])
     },
   )
 
@@ -156,7 +160,7 @@ describe('addresses that no name or document may lead to', () => {
     const http = createHttpClient({ log: (line) => log.push(line), lookup })
     const failure = await failureOf(http.send(request(`https://as.example.com:${server.port}/`)))
     expect(failure).toMatchObject({ answer: 'not_sent', addressRefused: true })
-    expect(log).toEqual([{ event: 'outbound_request_failed', fault: 'address_refused', setting }])
+    expect(log).toEqual([refusal])
     expect(server.requests).toEqual([])
   })
 

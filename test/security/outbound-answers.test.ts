@@ -116,7 +116,9 @@ describe('what was provably not sent', () => {
     const { origin } = server
     await server.close()
     expect((await failureOf(http.send(post(origin)))).answer).toBe('not_sent')
-    expect(faults()).toEqual(['connection_failed'])
+    expect(log).toEqual([
+      { event: 'outbound_request_failed', fault: 'connection_failed', at: 'upstreams.files' },
+    ])
   })
 
   it('is a request to a name that does not resolve', async () => {
