@@ -1,0 +1,227 @@
+import { readFile, rename, rm, writeFile } from 'node:fs/promises'
+import os from 'node:os'
+import { join } from 'node:path'
+import { isOperatorError } from '../../core/operator-error.ts'
+import type { Secret } from '../../core/secret.ts'
+import {
+  claimDataDirectory,
+  type DataDirectory,
+  isDataDirectoryClaimed,
+} from '../data-directory.ts'
+import { findBinaries } from './binaries.ts'
+import {
+  type ClusterPaths,
+  clusterPaths,
+  makeSocketDirectory,
+  prepareCluster,
+  readPassword,
+  socketUrl,
+} from './cluster.ts'
+import { findOperatingUser } from './operating-user.ts'
+import { clearLeftovers, type ServerProcess, startServer } from './server-process.ts'
+
+/** A PostgreSQL of our own. */
+export type EmbeddedPostgres = {
+  /** For openDatabase and for libpq; holds the password. The same for as long as it runs. */
+  readonly url: Secret
+  readonly stop: () => Promise<void>
+}
+
+/** What it has to say while it runs. Closed fields only. */
+export type EmbeddedLog = {
+  readonly info: (entry: EmbeddedEvent) => void
+  readonly warn: (entry: EmbeddedEvent) => void
+}
+export type EmbeddedEvent =
+  | { readonly event: 'database_started'; readonly duration_ms: number }
+  | { readonly event: 'database_died' }
+  | { readonly event: 'database_restarted'; readonly duration_ms: number }
+  | { readonly event: 'database_restart_failed'; readonly retry_ms: number }
+  | { readonly event: 'database_has_capability'; readonly capability: string }
+
+const firstRetryMs = 50
+const longestRetryMs = 5000
+const startOfAnotherMs = 20_000
+const pollMs = 50
+
+/**
+ * Starts PostgreSQL in a data directory that this process has claimed, and keeps it running: when it dies it is started
+ * anew, and calls fail with storage_unavailable meanwhile.
+ * @throws OperatorError embedded_unsupported, embedded_incomplete, embedded_no_user, embedded_no_access, embedded_failed
+ */
+export async function startEmbedded(options: {
+  readonly directory: DataDirectory
+  readonly log: EmbeddedLog
+  /** Of postgresql.conf, over our own: tests run without fsync. */
+  readonly settings?: Readonly<Record<string, string>>
+}): Promise<EmbeddedPostgres> {
+  const { directory, log } = options
+  const startedAt = Date.now()
+  const paths = clusterPaths(directory.path)
+  const binaries = await findBinaries()
+  const user = await findOperatingUser({
+    program: binaries.postgres,
+    dataDir: directory.path,
+    clusterDir: paths.cluster,
+  })
+  if (user.capability !== undefined) {
+    log.warn({ event: 'database_has_capability', capability: user.capability })
+  }
+  await forgetState(paths)
+  await clearLeftovers(paths)
+  const password = await prepareCluster(paths, binaries, user)
+  const socketDirectory = await makeSocketDirectory(paths, user)
+  const start = async () => {
+    await clearLeftovers(paths)
+    const overrides = options.settings ?? {}
+    return startServer({ paths, binaries, user, socketDirectory, overrides })
+  }
+  const supervised = await supervise(start, log)
+  await writeState(paths, { socketDirectory })
+  log.info({ event: 'database_started', duration_ms: Date.now() - startedAt })
+  return {
+    url: socketUrl(socketDirectory, password),
+    async stop() {
+      await supervised.stop()
+      await forgetState(paths)
+    },
+  }
+}
+
+/** Right after a crash the old server's last processes may still hold its memory, so the first start is tried again too. */
+async function supervise(
+  start: () => Promise<ServerProcess>,
+  log: EmbeddedLog,
+): Promise<{ readonly stop: () => Promise<void> }> {
+  const stopping = new AbortController()
+  let server = await retrying(start, 3)
+
+  async function keepRunning(): Promise<void> {
+    for (;;) {
+      await server.ended
+      if (stopping.signal.aborted) return
+      log.warn({ event: 'database_died' })
+      const diedAt = Date.now()
+      const next = await retrying(start, Number.POSITIVE_INFINITY, {
+        signal: stopping.signal,
+        onFailure: (retryMs) => log.warn({ event: 'database_restart_failed', retry_ms: retryMs }),
+      }).catch(() => undefined)
+      if (next === undefined) return
+      server = next
+      // It came up while we were told to stop.
+      if (stopping.signal.aborted) return
+      log.info({ event: 'database_restarted', duration_ms: Date.now() - diedAt })
+    }
+  }
+
+  const running = keepRunning()
+  return {
+    async stop() {
+      stopping.abort()
+      await server.stop()
+      await running
+      await server.stop()
+    },
+  }
+}
+
+async function retrying(
+  start: () => Promise<ServerProcess>,
+  attempts: number,
+  options: { readonly signal?: AbortSignal; readonly onFailure?: (retryMs: number) => void } = {},
+): Promise<ServerProcess> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await start()
+    } catch (error) {
+      if (attempt >= attempts || options.signal?.aborted === true) throw error
+      const retryMs = Math.min(firstRetryMs * 2 ** attempt, longestRetryMs)
+      options.onFailure?.(retryMs)
+      await sleep(retryMs)
+      options.signal?.throwIfAborted()
+    }
+  }
+}
+
+/**
+ * The address of the embedded database of a running broker; undefined when none runs on this directory, or it is not
+ * ready yet.
+ */
+export async function findRunningEmbedded(dataDir: string): Promise<Secret | undefined> {
+  if (!(await isDataDirectoryClaimed(dataDir))) return undefined
+  const paths = clusterPaths(dataDir)
+  const state = await readState(paths)
+  const password = await readPassword(paths)
+  return state && password && socketUrl(state.socketDirectory, password)
+}
+
+/**
+ * The embedded database for a command: that of the broker that runs on this directory, else one started for this command
+ * and stopped after it.
+ * @throws OperatorError as startEmbedded and claimDataDirectory
+ */
+export async function borrowEmbedded(options: {
+  readonly dataDir: string
+  readonly log: EmbeddedLog
+}): Promise<EmbeddedPostgres> {
+  const giveUpAt = Date.now() + startOfAnotherMs
+  for (;;) {
+    const url = await findRunningEmbedded(options.dataDir)
+    if (url !== undefined) return { url, stop: async () => {} }
+    try {
+      return await startForOneself(options)
+    } catch (error) {
+      // Somebody has just taken the directory and is starting the database.
+      if (!isOperatorError(error, 'data_dir_in_use') || Date.now() > giveUpAt) throw error
+      await sleep(pollMs)
+    }
+  }
+}
+
+async function startForOneself(options: {
+  readonly dataDir: string
+  readonly log: EmbeddedLog
+}): Promise<EmbeddedPostgres> {
+  const directory = await claimDataDirectory(options.dataDir)
+  try {
+    const embedded = await startEmbedded({ directory, log: options.log })
+    return {
+      url: embedded.url,
+      async stop() {
+        await embedded.stop()
+        await directory.release()
+      },
+    }
+  } catch (error) {
+    await directory.release()
+    throw error
+  }
+}
+
+type State = { readonly socketDirectory: string }
+
+async function writeState(paths: ClusterPaths, state: State): Promise<void> {
+  await writeFile(`${paths.state}.new`, JSON.stringify(state), { mode: 0o600 })
+  await rename(`${paths.state}.new`, paths.state)
+}
+
+async function readState(paths: ClusterPaths): Promise<State | undefined> {
+  try {
+    return JSON.parse(await readFile(paths.state, 'utf8')) as State
+  } catch {
+    return undefined
+  }
+}
+
+/** Removes the note of where the server listens, and the directory of its socket where that lay outside. */
+async function forgetState(paths: ClusterPaths): Promise<void> {
+  const state = await readState(paths)
+  if (state?.socketDirectory.startsWith(join(os.tmpdir(), 'onbehalf-')) === true) {
+    await rm(state.socketDirectory, { recursive: true, force: true })
+  }
+  await rm(paths.state, { force: true })
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms))
+}
