@@ -28,7 +28,7 @@ export function sendPage(response: ServerResponse, status: number, page: Sandbox
     .end(renderPage(page))
 }
 
-export function renderPage(page: SandboxPage): string {
+function renderPage(page: SandboxPage): string {
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -68,7 +68,7 @@ const entities: Readonly<Record<string, string>> = {
   "'": '&#39;',
 }
 
-export function escapeHtml(text: string): string {
+function escapeHtml(text: string): string {
   return text.replace(/[&<>"']/g, (character) => entities[character] ?? '')
 }
 

@@ -273,6 +273,28 @@ describe('the sandbox identity provider', () => {
   })
 })
 
+describe('the sandbox identity provider with other keys', () => {
+  it.each(['RS256', 'EdDSA'] as const)('signs with %s', async (algorithm) => {
+    const idp = await startIdentityProvider({ audience, algorithm })
+    try {
+      const keys = (await (await fetch(`${idp.url}${endpoints.jwks}`)).json()) as never
+      for (const token of [
+        await idp.issueAccessToken('ada'),
+        await signInAgent({
+          issuer: idp.issuer,
+          redirectUri: idp.agentRedirectUri,
+          person: 'ada',
+        }),
+      ]) {
+        const { protectedHeader } = await jwtVerify(token, createLocalJWKSet(keys), { audience })
+        expect(protectedHeader.alg).toBe(algorithm)
+      }
+    } finally {
+      await idp.stop()
+    }
+  })
+})
+
 describe('the sandbox identity provider with opaque tokens', () => {
   it('answers introspection with audience, issuer and claims', async () => {
     const idp = await startIdentityProvider({ audience, accessTokenFormat: 'opaque' })

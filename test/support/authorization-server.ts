@@ -17,7 +17,7 @@ import type { SecretKind } from '../../src/demo/token-endpoint-log.ts'
 import { type FaultyFront, rewriteJson, startFaultyFront } from './faulty-front.ts'
 import { canaryPrefixes, type SecretScan } from './secret-scan.ts'
 
-export { agentClientId, sandboxPeople } from '../../src/demo/sandbox-identity-provider.ts'
+export { sandboxPeople } from '../../src/demo/sandbox-identity-provider.ts'
 export { tokenExchangeGrant, jwtBearerGrant } from '../../src/demo/subject-token-exchange.ts'
 export { signInAgent } from '../../src/demo/agent-sign-in.ts'
 export { rewriteJson, startFaultyFront, type Fault, type FaultyFront } from './faulty-front.ts'
