@@ -1,6 +1,6 @@
 import { serve } from '@hono/node-server'
 import { Hono } from 'hono'
-import { serveQuestions } from './child.js'
+import { serveQuestions } from './child.ts'
 
 /** What a Hono route costs that takes the same body and gives the same answer, and does nothing between. */
 const answer = {

@@ -39,10 +39,7 @@ function stop(child: ChildProcess): Promise<void> {
 }
 
 /** The child's side. */
-export function serveQuestions(
-  port: number,
-  answers: Record<string, () => unknown>,
-): void {
+export function serveQuestions(port: number, answers: Record<string, () => unknown>): void {
   process.on('message', (message) => {
     const { question } = message as { question: string }
     void Promise.resolve(answers[question]?.()).then((answer) => process.send?.({ answer }))

@@ -142,7 +142,7 @@ export function compose(options: {
     clock,
   })
 
-  const { challenge, document } = identity.protectedResources
+  const { protectedResources } = identity
   const app = createApp({
     publicUrl,
     upstreams,
@@ -150,7 +150,7 @@ export function compose(options: {
     clock,
     log,
     authenticator: identity.authenticator,
-    challenge,
+    challenge: (refusal) => protectedResources.challenge(refusal),
     signIn: identity.signIn,
     resolver,
     refusals: resolutions,
@@ -166,7 +166,7 @@ export function compose(options: {
     }),
     connector,
     activity,
-    protectedResources: { document },
+    protectedResources,
     readiness: [
       { name: 'database', isReady: () => databases.calls.isFresh() },
       { name: 'spool', isReady: () => recorder.stats().depth < auditCapacity },

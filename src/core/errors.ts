@@ -36,6 +36,8 @@ export type ErrorDetails = {
   readonly connectUrl?: string
   /** Whole seconds, 1 to 900. */
   readonly retryAfterSeconds?: number
+  /** The server's address is one that must not be reached; said as 502, because time does not mend it. */
+  readonly addressRefused?: boolean
   /** The scopes that a bearer lacks. */
   readonly scopes?: readonly string[]
   /** The value of `WWW-Authenticate`. */

@@ -189,5 +189,9 @@ export function createRefreshCoordinator(ports: {
 /** A refusal that says when to come back: whole seconds, 1 to 900. */
 export function unavailable(seconds: number, cause?: unknown): BrokerError {
   const retryAfterSeconds = Math.min(900, Math.max(1, Math.ceil(seconds)))
-  return new BrokerError('upstream_unavailable', { retryAfterSeconds, cause })
+  const addressRefused =
+    cause instanceof AcquisitionFailure &&
+    cause.verdict.kind === 'retry_at' &&
+    cause.verdict.addressRefused === true
+  return new BrokerError('upstream_unavailable', { retryAfterSeconds, addressRefused, cause })
 }

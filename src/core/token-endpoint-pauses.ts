@@ -52,6 +52,8 @@ export function createTokenEndpointPauses(ports: {
     },
     failed(authorizationServer, connection, verdict) {
       const nowMs = clock.now().getTime()
+      // Nothing left and nobody was bothered: only the configuration mends it, and then at once.
+      if (verdict.addressRefused === true) return new Date(nowMs)
       if (verdict.retryAfterSeconds !== undefined) {
         const untilMs = nowMs + verdict.retryAfterSeconds * 1000
         servers.set(authorizationServer, Math.max(untilMs, servers.get(authorizationServer) ?? 0))

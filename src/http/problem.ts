@@ -68,7 +68,8 @@ export function createProblems(ports: {
     }
     const known = error instanceof BrokerError ? error : new BrokerError('internal_error')
     const { code, details } = known
-    const { status, title } = problems[code]
+    const { title } = problems[code]
+    const status = details.addressRefused === true ? 502 : problems[code].status
     return {
       problem: {
         type: `${ports.publicUrl}/docs#problem-${code}`,

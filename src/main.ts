@@ -1,0 +1,121 @@
+#!/usr/bin/env node
+import { readFile } from 'node:fs/promises'
+import { openBroker } from './broker.ts'
+import { runCli } from './cli/index.ts'
+import type { CliOutput, CliServices, Configuration } from './cli/services.ts'
+import { keyCheckFor } from './compose.ts'
+import type { BrokerConfig } from './config/broker-config.ts'
+import { configJsonSchema } from './config/json-schema.ts'
+import { loadConfigFile } from './config/loader.ts'
+import { runDemo } from './demo/demo.ts'
+import { createBroker } from './index.ts'
+import { createLog } from './log.ts'
+import { migrateStorage, withStorageBesideServer } from './storage/open-storage.ts'
+import { version } from './version.ts'
+
+/** The process edge: arguments, environment, signals and exit codes. Nothing else reads them. */
+const services: CliServices = {
+  version,
+  configSchema: configJsonSchema,
+  fetch: (url, init) => fetch(url, init),
+
+  async configure({ path, env }) {
+    const loaded = await loadConfigFile({
+      path,
+      env,
+      readFile: (file) => readFile(file, 'utf8'),
+    })
+    if ('problems' in loaded) return { problems: loaded.problems }
+    return { configuration: configurationOf(loaded.config, loaded.warnings) }
+  },
+
+  demo: (options, output) =>
+    untilSignal((signal) =>
+      runDemo({
+        ...options,
+        out: (line) => output.out(`${line}\n`),
+        signal,
+        async startBroker(config) {
+          const broker = await createBroker(config as object)
+          try {
+            return { url: await broker.listen(), stop: () => broker.stop() }
+          } catch (error) {
+            await broker.stop()
+            throw error
+          }
+        },
+      }),
+    ),
+}
+
+function configurationOf(
+  config: BrokerConfig,
+  warnings: Configuration['warnings'],
+): Configuration {
+  const { dataDir, database, identity, upstreams } = config
+  const place = { dataDir, url: database.url }
+  return {
+    warnings,
+    summary: {
+      issuers: identity.issuers.length,
+      services: identity.services.length,
+      upstreams: upstreams.size,
+      database: database.url === undefined ? 'embedded' : 'postgresql',
+    },
+    serve: (output) => untilSignal((signal) => serve(config, warnings, output, signal)),
+    migrate: () => migrateStorage(place),
+    keyStatus: () =>
+      withStorageBesideServer(place, (open) => keyCheckFor(config, open).status()),
+  }
+}
+
+async function serve(
+  config: BrokerConfig,
+  warnings: Configuration['warnings'],
+  output: CliOutput,
+  signal: AbortSignal,
+): Promise<number> {
+  const log = createLog(output.out)
+  for (const { path, message } of warnings) log.warn({ event: 'configuration', path, message })
+  const broker = await openBroker(config, {}, log)
+  try {
+    const url = await broker.listen()
+    log.info({ event: 'ready', url, public_url: config.publicUrl, version })
+    await aborted(signal)
+    log.info({ event: 'stopping' })
+  } finally {
+    await broker.stop()
+  }
+  log.info({ event: 'stopped' })
+  return 0
+}
+
+/** Runs until done, telling it of the first SIGTERM or SIGINT; the second one ends the process at once. */
+async function untilSignal(run: (signal: AbortSignal) => Promise<number>): Promise<number> {
+  const abort = new AbortController()
+  const stop = () => abort.abort()
+  process.once('SIGTERM', stop)
+  process.once('SIGINT', stop)
+  try {
+    return await run(abort.signal)
+  } finally {
+    process.off('SIGTERM', stop)
+    process.off('SIGINT', stop)
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve()
+  return new Promise((resolve) => {
+    signal.addEventListener('abort', () => resolve(), { once: true })
+  })
+}
+
+process.exitCode = await runCli({
+  argv: process.argv.slice(2),
+  env: process.env,
+  cwd: process.cwd(),
+  stdout: process.stdout,
+  stderr: process.stderr,
+  services,
+})
