@@ -15,7 +15,7 @@ import {
 } from 'node:fs/promises'
 import net from 'node:net'
 import os from 'node:os'
-import { join } from 'node:path'
+import { dirname, join, resolve as absolute } from 'node:path'
 import { OperatorError } from '../core/operator-error.ts'
 
 /** A directory that belongs to this process until it is released or the process ends, however it ends. */
@@ -45,7 +45,7 @@ const unfinishedForMs = 60_000
  * @throws OperatorError data_dir_in_use, data_dir_unusable
  */
 export async function claimDataDirectory(path: string): Promise<DataDirectory> {
-  const directory = await makeDirectory(path)
+  const directory = await makeDirectory(absolute(path))
   const giveUpAt = Date.now() + contentionMs
   for (;;) {
     const lock = await showLock(directory)
@@ -78,7 +78,11 @@ export async function isDataDirectoryClaimed(path: string): Promise<boolean> {
 
 async function makeDirectory(path: string): Promise<string> {
   try {
-    await mkdir(path, { recursive: true, mode: 0o700 })
+    // What has to be made above it is not ours to close.
+    await mkdir(dirname(path), { recursive: true })
+    await mkdir(path, { mode: 0o700 }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+    })
     return await realpath(path)
   } catch (error) {
     throw unusable(path, error)

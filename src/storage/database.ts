@@ -150,8 +150,36 @@ function unreachable(address: DatabaseAddress, error: unknown): OperatorError {
   )
 }
 
+/**
+ * One connection without the time limits of calls, for migrations; whoever uses it wraps its errors.
+ * @throws OperatorError database_unreachable, database_too_old, database_url_invalid
+ */
+export async function connectOnce(url: Secret): Promise<postgres.Sql<{ bigint: number }>> {
+  const address = readDatabaseAddress(url, () => {})
+  const sql = postgres(address.url, {
+    ...connectOptions(address, 1, undefined),
+    max_lifetime: null,
+    connection: { application_name: 'onbehalf migrate', TimeZone: 'UTC' },
+  })
+  try {
+    await requireVersion(sql, address)
+    return sql
+  } catch (error) {
+    await sql.end({ timeout: 1 })
+    throw isOperatorError(error) ? error : unreachable(address, error)
+  }
+}
+
 function connect(address: DatabaseAddress, max: number, onStatement: (() => void) | undefined) {
-  const options = {
+  return postgres(address.url, connectOptions(address, max, onStatement))
+}
+
+function connectOptions(
+  address: DatabaseAddress,
+  max: number,
+  onStatement: (() => void) | undefined,
+) {
+  return {
     socket: address.socket,
     max,
     connect_timeout: CONNECT_TIMEOUT_SECONDS,
@@ -165,7 +193,6 @@ function connect(address: DatabaseAddress, max: number, onStatement: (() => void
     connection: CONNECTION_SETTINGS,
     types: { bigint: { to: 20, from: [20], parse: Number, serialize: String } },
   }
-  return postgres(address.url, options)
 }
 
 /** drizzle switches off the codecs of dates and JSON for the whole client; raw statements need them. */
