@@ -165,7 +165,12 @@ function checkServer(job: Job, endpoints: Endpoints, path: Path): void {
   const serverReads = ['mode', 'preset', 'issuer', 'token_endpoint'].map(at)
 
   if (mode === 'oauth_connect' && written.client_id === undefined) {
-    const reads = [at('mode'), at('client_id'), ['upstreams', job.name, 'kind']]
+    const reads = [
+      at('mode'),
+      at('client_id'),
+      ['upstreams', job.name, 'kind'],
+      ['upstreams', job.name, 'command'],
+    ]
     if (upstream.kind === 'mcp') {
       report.problem(
         upstream.credential === undefined ? path : at('client_id'),

@@ -16,9 +16,9 @@ const annotations = new Set(['description', 'default'])
 function forEditors(node: unknown): unknown {
   if (Array.isArray(node)) return node.map(forEditors)
   if (typeof node !== 'object' || node === null) return node
-  const entries = Object.entries(node)
-    .filter(([keyword]) => keyword !== 'standIn')
-    .map(([keyword, value]): [string, unknown] => [keyword, childrenForEditors(keyword, value)])
+  const entries = Object.entries(withoutStandIn(node)).map(
+    ([keyword, value]): [string, unknown] => [keyword, childrenForEditors(keyword, value)],
+  )
   const schema = Object.fromEntries(entries)
   return needsAlternative(schema) ? withPlaceholder(entries) : schema
 }
@@ -29,6 +29,8 @@ function childrenForEditors(keyword: string, value: unknown): unknown {
       return Object.fromEntries(
         Object.entries(value as object).map(([name, child]) => [name, forEditors(child)]),
       )
+    case 'propertyNames':
+      return withoutStandIn(value as object)
     case 'items':
     case 'anyOf':
     case 'additionalProperties':
@@ -38,9 +40,14 @@ function childrenForEditors(keyword: string, value: unknown): unknown {
   }
 }
 
+function withoutStandIn(schema: object): object {
+  return Object.fromEntries(Object.entries(schema).filter(([keyword]) => keyword !== 'standIn'))
+}
+
+/** Whether a placeholder would not pass as the value itself. */
 function needsAlternative(schema: Readonly<Record<string, unknown>>): boolean {
-  const type = schema['type']
-  if (type === 'string') return 'pattern' in schema || 'enum' in schema || 'minLength' in schema
+  const { type, minLength = 0 } = schema
+  if (type === 'string') return 'pattern' in schema || 'enum' in schema || Number(minLength) > 1
   return type === 'number' || type === 'integer' || type === 'boolean' || type === 'array'
 }
 

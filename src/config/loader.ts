@@ -8,6 +8,7 @@ import { nodeAt } from './field-guide.ts'
 import { parseDocument } from './parse-document.ts'
 import {
   type Finding,
+  formatPath,
   overlaps,
   type Path,
   type Problem,
@@ -62,7 +63,7 @@ export async function loadConfig(
   const file = checkAgainstSchema(value, findings)
   if (file === undefined) return { problems: listed(findings) }
 
-  const wrong = unreliable(findings)
+  const wrong = unreliable(findings, value)
   const problems = [...findings]
   const warnings: Finding[] = []
   const report: Report = {
@@ -114,7 +115,9 @@ function checkAgainstSchema(
     // A setting whose variable is not set is missing for a reason that was given already.
     const isMissing = valueAt(value, finding.path) === undefined
     if (isMissing && unset.some((path) => overlaps(path, finding.path))) continue
-    findings.push(finding)
+    // One sentence a setting: a value that fails one rule often fails the next.
+    const name = formatPath(finding.path)
+    if (!findings.some(({ path }) => formatPath(path) === name)) findings.push(finding)
   }
   const patched = withStandIns(value, checked.error.issues.flatMap(pathsOf))
   const again = configFileSchema.safeParse(patched)
@@ -127,14 +130,14 @@ function pathsOf(issue: z.core.$ZodIssue): Path[] {
   return issue.code === 'unrecognized_keys' ? issue.keys.map((key) => [...path, key]) : [path]
 }
 
-/** The settings whose value cannot be relied on, also those that an unknown key was probably meant to be. */
-function unreliable(findings: readonly Finding[]): Path[] {
+/** The settings whose value cannot be relied on, also those left out that an unknown key was probably meant to be. */
+function unreliable(findings: readonly Finding[], value: Record<string, unknown>): Path[] {
   return findings.flatMap(({ path }) => {
     const key = path.at(-1)
-    const near =
-      typeof key === 'string' && nodeAt(path) === undefined
-        ? nearestSetting(path.slice(0, -1), key)
-        : undefined
-    return near === undefined ? [path] : [path, [...path.slice(0, -1), near]]
+    if (typeof key !== 'string' || nodeAt(path) !== undefined) return [path]
+    const block = path.slice(0, -1)
+    const near = nearestSetting(block, key)
+    const isMeant = near !== undefined && valueAt(value, [...block, near]) === undefined
+    return isMeant ? [path, [...block, near]] : [path]
   })
 }

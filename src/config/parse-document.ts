@@ -6,6 +6,7 @@ import {
   parseDocument as parseYaml,
   type YAMLError,
 } from 'yaml'
+import { nestsTooDeeply } from './nesting.ts'
 import type { Finding, Path } from './problem.ts'
 
 const maxCharacters = 1024 * 1024
@@ -20,10 +21,9 @@ export function parseDocument(
 ): { readonly value: Record<string, unknown> } | { readonly findings: readonly Finding[] } {
   if (text.length > maxCharacters) return wholeFile('is larger than 1 MiB')
   try {
+    if (nestsTooDeeply(text)) return wholeFile('is nested too deeply')
     return parse(text.replace(/^\uFEFF/, ''))
   } catch (error) {
-    // Both the parser and the copying recurse, so depth shows as an exhausted stack.
-    if (error instanceof RangeError) return wholeFile('is nested too deeply')
     if (error instanceof ReferenceError) {
       return wholeFile('repeats its aliases (`*name`) too often; write the values out')
     }
@@ -40,14 +40,14 @@ function parse(text: string): ReturnType<typeof parseDocument> {
     stringKeys: true,
     // Done below, where the path is known.
     uniqueKeys: false,
-    logLevel: 'silent',
+    logLevel: 'error',
   })
   const faults = [...document.errors, ...document.warnings]
   if (faults.length > 0) {
     return { findings: faults.map((fault) => ({ path: [], message: describe(fault, lines) })) }
   }
-  const duplicates = findDuplicateKeys(document.contents, [], lines)
-  if (duplicates.length > 0) return { findings: duplicates }
+  const badKeys = findBadKeys(document.contents, [], lines)
+  if (badKeys.length > 0) return { findings: badKeys }
 
   const value: unknown = document.toJS({ maxAliasCount: maxAliases })
   if (value === null || value === undefined) {
@@ -63,9 +63,9 @@ function wholeFile(message: string): { readonly findings: readonly Finding[] } {
   return { findings: [{ path: [], message }] }
 }
 
-function findDuplicateKeys(node: unknown, path: Path, lines: LineCounter): Finding[] {
+function findBadKeys(node: unknown, path: Path, lines: LineCounter): Finding[] {
   if (isSeq(node)) {
-    return node.items.flatMap((item, index) => findDuplicateKeys(item, [...path, index], lines))
+    return node.items.flatMap((item, index) => findBadKeys(item, [...path, index], lines))
   }
   if (!isMap(node)) return []
   const findings: Finding[] = []
@@ -78,7 +78,10 @@ function findDuplicateKeys(node: unknown, path: Path, lines: LineCounter): Findi
       findings.push({ path: [...path, name], message: `is written twice${at}` })
     }
     seen.add(name)
-    findings.push(...findDuplicateKeys(value, [...path, name], lines))
+    // Libraries skip this name without a word.
+    if (name === '__proto__')
+      findings.push({ path: [...path, name], message: 'is not a known setting' })
+    findings.push(...findBadKeys(value, [...path, name], lines))
   }
   return findings
 }
@@ -92,7 +95,7 @@ function describe(fault: YAMLError, lines: LineCounter): string {
   return `${sentences[fault.code]}${place(fault.pos[0], lines)}`
 }
 
-const indentation = 'the indentation does not fit'
+const indentation = 'the indentation does not fit, or a bracket is not closed'
 const unreadable =
   'this cannot be read as YAML or JSON; a value with special characters needs quotes'
 

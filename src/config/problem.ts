@@ -20,7 +20,7 @@ export type Report = {
 
 // A secret written without the space after its colon (`{ id: k1, secret:abc }`) becomes a key, so only what looks like a
 // name is shown. Names of upstreams are no place for one.
-const nameLike = /^[A-Za-z0-9-][A-Za-z0-9_-]{0,62}$/
+const nameLike = /^[A-Za-z0-9_-]{1,63}$/
 const printable = /^[\x20-\x7e]{1,80}$/
 
 export function formatPath(path: Path): string {
