@@ -9,8 +9,8 @@ import { configJsonSchema } from './config/json-schema.ts'
 import { loadConfigFile } from './config/loader.ts'
 import { runDemo } from './demo/demo.ts'
 import { createBroker } from './index.ts'
-import { createLog } from './log.ts'
-import { migrateStorage, withStorageBesideServer } from './storage/open-storage.ts'
+import { createLog, silentLog } from './log.ts'
+import { migrateStorage, withStorage } from './storage/open-storage.ts'
 import { version } from './version.ts'
 
 /** The process edge: arguments, environment, signals and exit codes. Nothing else reads them. */
@@ -48,10 +48,7 @@ const services: CliServices = {
     ),
 }
 
-function configurationOf(
-  config: BrokerConfig,
-  warnings: Configuration['warnings'],
-): Configuration {
+function configurationOf(config: BrokerConfig, warnings: Configuration['warnings']): Configuration {
   const { dataDir, database, identity, upstreams } = config
   const place = { dataDir, url: database.url }
   return {
@@ -63,9 +60,9 @@ function configurationOf(
       database: database.url === undefined ? 'embedded' : 'postgresql',
     },
     serve: (output) => untilSignal((signal) => serve(config, warnings, output, signal)),
-    migrate: () => migrateStorage(place),
+    migrate: () => migrateStorage(place, silentLog),
     keyStatus: () =>
-      withStorageBesideServer(place, (open) => keyCheckFor(config, open).status()),
+      withStorage(place, silentLog, (database) => keyCheckFor(config, database).status()),
   }
 }
 

@@ -1,5 +1,14 @@
 import type { Secret } from '../core/secret.ts'
-import { type Database, openDatabase } from './database.ts'
+import { claimDataDirectory } from './data-directory.ts'
+import { type Database, openDatabase, openDatabases } from './database.ts'
+import {
+  borrowEmbedded,
+  type EmbeddedPostgres,
+  startEmbedded,
+} from './embedded/embedded-postgres.ts'
+import { startMaintenance } from './maintenance.ts'
+import { migrate, requireCurrentSchema } from './migrate.ts'
+import type { StorageLog } from './storage-log.ts'
 
 /** The databases of a running broker, on PostgreSQL by URL or embedded. */
 export type Storage = {
@@ -11,26 +20,100 @@ export type Storage = {
   close(): Promise<void>
 }
 
+const searchConnections = 2
+
+/**
+ * Takes the data directory, starts the embedded database where no URL is given, and opens a database of this version.
+ * The embedded one is migrated on the way; another is refused when it is not of this version.
+ * @throws OperatorError what the operator has to change
+ */
 export async function openStorage(options: {
   readonly dataDir: string
   readonly url: Secret | undefined
+  /** Connections for calls; at most four more are opened. */
   readonly pool: number
   readonly retentionDays: number
-  readonly log: unknown
+  readonly log: StorageLog
 }): Promise<Storage> {
-  const { url, pool } = options
-  if (url === undefined) throw new Error('embedded: coming')
-  const [calls, searches, batches] = await Promise.all([
-    openDatabase({ url, pool }),
-    openDatabase({ url, pool: 2 }),
-    openDatabase({ url, pool: 1 }),
-  ])
-  return {
-    calls,
-    searches,
-    batches,
-    async close() {
-      await Promise.all([calls.close(), searches.close(), batches.close()])
-    },
+  const { log, retentionDays } = options
+  // Undone in reverse, whether everything or only a part of it was opened.
+  const opened: (() => Promise<void>)[] = []
+  const close = async () => {
+    for (let undo = opened.pop(); undo !== undefined; undo = opened.pop()) await undo()
+  }
+  try {
+    const directory = await claimDataDirectory(options.dataDir)
+    opened.push(directory.release)
+    let { url } = options
+    if (url === undefined) {
+      const embedded = await startEmbedded({ directory, log })
+      opened.push(embedded.stop)
+      url = embedded.url
+      await migrateEmbedded(embedded, log)
+    }
+    const pools = { calls: options.pool, searches: searchConnections, batches: 1 }
+    const databases = await openDatabases({ url, pools })
+    opened.push(databases.calls.close)
+    await requireCurrentSchema(databases.calls)
+    const maintenance = await startMaintenance({
+      database: databases.calls,
+      retentionDays,
+      log,
+    })
+    opened.push(maintenance.stop)
+    return { ...databases, close }
+  } catch (error) {
+    await close()
+    throw error
+  }
+}
+
+async function migrateEmbedded(embedded: EmbeddedPostgres, log: StorageLog): Promise<void> {
+  const migrations = await migrate(embedded.url)
+  if (migrations > 0) log.info({ event: 'database_migrated', migrations })
+}
+
+/** Where a command finds the database. */
+export type StoragePlace = { readonly dataDir: string; readonly url: Secret | undefined }
+
+const silentLog: StorageLog = { info() {}, warn() {} }
+
+/** Brings the database to this version; gives how many migrations that took. @throws OperatorError */
+export async function migrateStorage({ dataDir, url }: StoragePlace): Promise<number> {
+  if (url !== undefined) return migrate(url)
+  const embedded = await borrowEmbedded({ dataDir, log: silentLog })
+  try {
+    return await migrate(embedded.url)
+  } finally {
+    await embedded.stop()
+  }
+}
+
+/**
+ * Lets a command use the database beside a running broker: the embedded one is that broker's, else it is started for this
+ * command alone.
+ * @throws OperatorError what the operator has to change
+ */
+export async function withStorageBesideServer<T>(
+  { dataDir, url }: StoragePlace,
+  use: (database: Database) => Promise<T>,
+): Promise<T> {
+  if (url !== undefined) return withDatabase(url, use)
+  const embedded = await borrowEmbedded({ dataDir, log: silentLog })
+  try {
+    if (!embedded.borrowed) await migrateEmbedded(embedded, silentLog)
+    return await withDatabase(embedded.url, use)
+  } finally {
+    await embedded.stop()
+  }
+}
+
+async function withDatabase<T>(url: Secret, use: (database: Database) => Promise<T>): Promise<T> {
+  const database = await openDatabase({ url, pool: 2 })
+  try {
+    await requireCurrentSchema(database)
+    return await use(database)
+  } finally {
+    await database.close()
   }
 }
