@@ -126,8 +126,7 @@ function conditionsOf(filter: ActivityFilter): SQL[] {
 }
 
 function olderThan({ occurredAt, id }: ActivityPosition): SQL[] {
-  // As text first: the driver would make a Date of a timestamptz and cut the last three digits.
-  const instant = sql`${occurredAt}::text::timestamptz`
+  const instant = sql`${occurredAt}::timestamptz`
   return [
     sql`(${activity.occurredAt}, ${activity.id}) < (${instant}, ${id}::uuid)`,
     // Says nothing new, but lets the planner leave newer partitions out.

@@ -144,6 +144,7 @@ describe('the recorder and a database with troubles', () => {
     door.open()
     expect(await recorder.flush(15_000)).toBe(true)
     expect(await log.users()).toEqual(['first', ...names(0, 250)])
+    expect(recorder.stats().dropped).toBe(0)
   })
 
   it('sets a row aside that the database refuses, by its id; the others are stored in their order', async () => {
