@@ -32,6 +32,7 @@ export async function openBroker(
     dataDir: config.dataDir,
     url: config.database.url,
     pool: config.database.pool,
+    retentionDays: config.audit.retentionDays,
     log,
   })
   let composed: ComposedBroker

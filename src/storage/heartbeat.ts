@@ -23,7 +23,7 @@ const CANNOT_CONNECT_NOW = '57P03'
 export function startHeartbeat(options: {
   readonly probe: () => Promise<unknown>
   readonly beforeProbe: () => void
-  readonly onFailure: () => void
+  readonly onFailure: (error: unknown) => void
 }): Heartbeat {
   let heardAt = Number.NEGATIVE_INFINITY
   let stopped = false

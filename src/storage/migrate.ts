@@ -2,7 +2,8 @@ import { fileURLToPath } from 'node:url'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
 import { isOperatorError, OperatorError } from '../core/operator-error.ts'
 import type { Secret } from '../core/secret.ts'
-import { connectOnce, type Database } from './database.ts'
+import { connectOnce } from './connections.ts'
+import type { Database } from './database.ts'
 import { storageUnavailable } from './storage-fault.ts'
 
 /** Beside `src` and beside `dist`: the same two steps up from either. */

@@ -76,12 +76,10 @@ async function migrateEmbedded(embedded: EmbeddedPostgres, log: StorageLog): Pro
 /** Where a command finds the database. */
 export type StoragePlace = { readonly dataDir: string; readonly url: Secret | undefined }
 
-const silentLog: StorageLog = { info() {}, warn() {} }
-
 /** Brings the database to this version; gives how many migrations that took. @throws OperatorError */
-export async function migrateStorage({ dataDir, url }: StoragePlace): Promise<number> {
-  if (url !== undefined) return migrate(url)
-  const embedded = await borrowEmbedded({ dataDir, log: silentLog })
+export async function migrateStorage(place: StoragePlace, log: StorageLog): Promise<number> {
+  if (place.url !== undefined) return migrate(place.url)
+  const embedded = await borrowEmbedded({ dataDir: place.dataDir, log })
   try {
     return await migrate(embedded.url)
   } finally {
@@ -90,18 +88,19 @@ export async function migrateStorage({ dataDir, url }: StoragePlace): Promise<nu
 }
 
 /**
- * Lets a command use the database beside a running broker: the embedded one is that broker's, else it is started for this
- * command alone.
+ * Lets a command use the database, also beside a running broker: the embedded one is that broker's, else it is started
+ * for this command alone.
  * @throws OperatorError what the operator has to change
  */
-export async function withStorageBesideServer<T>(
-  { dataDir, url }: StoragePlace,
+export async function withStorage<T>(
+  place: StoragePlace,
+  log: StorageLog,
   use: (database: Database) => Promise<T>,
 ): Promise<T> {
-  if (url !== undefined) return withDatabase(url, use)
-  const embedded = await borrowEmbedded({ dataDir, log: silentLog })
+  if (place.url !== undefined) return withDatabase(place.url, use)
+  const embedded = await borrowEmbedded({ dataDir: place.dataDir, log })
   try {
-    if (!embedded.borrowed) await migrateEmbedded(embedded, silentLog)
+    if (!embedded.borrowed) await migrateEmbedded(embedded, log)
     return await withDatabase(embedded.url, use)
   } finally {
     await embedded.stop()

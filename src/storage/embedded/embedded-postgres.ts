@@ -8,6 +8,7 @@ import {
   type DataDirectory,
   isDataDirectoryClaimed,
 } from '../data-directory.ts'
+import type { StorageLog } from '../storage-log.ts'
 import { findBinaries } from './binaries.ts'
 import {
   type ClusterPaths,
@@ -27,18 +28,6 @@ export type EmbeddedPostgres = {
   readonly stop: () => Promise<void>
 }
 
-/** What it has to say while it runs. Closed fields only. */
-export type EmbeddedLog = {
-  readonly info: (entry: EmbeddedEvent) => void
-  readonly warn: (entry: EmbeddedEvent) => void
-}
-export type EmbeddedEvent =
-  | { readonly event: 'database_started'; readonly duration_ms: number }
-  | { readonly event: 'database_died' }
-  | { readonly event: 'database_restarted'; readonly duration_ms: number }
-  | { readonly event: 'database_restart_failed'; readonly retry_ms: number }
-  | { readonly event: 'database_has_capability'; readonly capability: string }
-
 const firstRetryMs = 50
 const longestRetryMs = 5000
 const startOfAnotherMs = 20_000
@@ -51,7 +40,7 @@ const pollMs = 50
  */
 export async function startEmbedded(options: {
   readonly directory: DataDirectory
-  readonly log: EmbeddedLog
+  readonly log: StorageLog
   /** Of postgresql.conf, over our own: tests run without fsync. */
   readonly settings?: Readonly<Record<string, string>>
 }): Promise<EmbeddedPostgres> {
@@ -91,7 +80,7 @@ export async function startEmbedded(options: {
 /** Right after a crash the old server's last processes may still hold its memory, so the first start is tried again too. */
 async function supervise(
   start: () => Promise<ServerProcess>,
-  log: EmbeddedLog,
+  log: StorageLog,
 ): Promise<{ readonly stop: () => Promise<void> }> {
   const stopping = new AbortController()
   let server = await retrying(start, 3)
@@ -162,14 +151,14 @@ export async function findRunningEmbedded(dataDir: string): Promise<Secret | und
  */
 export async function borrowEmbedded(options: {
   readonly dataDir: string
-  readonly log: EmbeddedLog
-}): Promise<EmbeddedPostgres> {
+  readonly log: StorageLog
+}): Promise<EmbeddedPostgres & { readonly borrowed: boolean }> {
   const giveUpAt = Date.now() + startOfAnotherMs
   for (;;) {
     const url = await findRunningEmbedded(options.dataDir)
-    if (url !== undefined) return { url, stop: async () => {} }
+    if (url !== undefined) return { url, stop: async () => {}, borrowed: true }
     try {
-      return await startForOneself(options)
+      return { ...(await startForOneself(options)), borrowed: false }
     } catch (error) {
       // Somebody has just taken the directory and is starting the database.
       if (!isOperatorError(error, 'data_dir_in_use') || Date.now() > giveUpAt) throw error
@@ -180,7 +169,7 @@ export async function borrowEmbedded(options: {
 
 async function startForOneself(options: {
   readonly dataDir: string
-  readonly log: EmbeddedLog
+  readonly log: StorageLog
 }): Promise<EmbeddedPostgres> {
   const directory = await claimDataDirectory(options.dataDir)
   try {

@@ -1,0 +1,99 @@
+import postgres from 'postgres'
+import { isOperatorError, OperatorError } from '../core/operator-error.ts'
+import type { Secret } from '../core/secret.ts'
+import { type DatabaseAddress, readDatabaseAddress } from './database-address.ts'
+import { CALL_DEADLINE_MS, withDeadline } from './deadline.ts'
+import { toStorageFault } from './storage-fault.ts'
+
+export type Sql = postgres.Sql<{ bigint: number }>
+
+const CONNECT_TIMEOUT_SECONDS = 5
+const OLDEST_MAJOR_VERSION = 15
+
+/** What a server's refusal to let us in means for the operator, by SQLSTATE. */
+const REFUSALS: Readonly<Record<string, string>> = {
+  '28000': 'it refuses this user or this way of connecting (SQLSTATE 28000). See its pg_hba.conf.',
+  '28P01': 'it refuses the user or the password in database.url (SQLSTATE 28P01).',
+  '3D000': 'the database that database.url names does not exist (SQLSTATE 3D000). Create it first.',
+  '53300':
+    'it has no connection left (SQLSTATE 53300). Raise its max_connections or lower database.pool.',
+}
+
+const CONNECTION_SETTINGS = {
+  application_name: 'onbehalf',
+  statement_timeout: 5000,
+  lock_timeout: 2000,
+  idle_in_transaction_session_timeout: 5000,
+  TimeZone: 'UTC',
+  DateStyle: 'ISO, YMD',
+}
+
+/** @throws OperatorError database_too_old, and what the driver throws */
+export async function requireVersion(sql: Sql, address: DatabaseAddress) {
+  const [row] = await withDeadline(
+    () => sql<{ version: number }[]>`select current_setting('server_version_num')::int as version`,
+    CALL_DEADLINE_MS / 2,
+  )
+  const major = Math.floor((row?.version ?? 0) / 10_000)
+  if (major < OLDEST_MAJOR_VERSION) {
+    throw new OperatorError(
+      'database_too_old',
+      `The database at ${address.label} is PostgreSQL ${major}; onbehalf needs ${OLDEST_MAJOR_VERSION} or newer.`,
+    )
+  }
+}
+
+/** Why nobody gets in, for the operator. */
+export function unreachable(address: DatabaseAddress, error: unknown): OperatorError {
+  const fault = toStorageFault(error)
+  const advice =
+    REFUSALS[fault.code ?? ''] ??
+    `it does not answer (${fault.code ?? fault.name}). Is it running, and is database.url right?`
+  return new OperatorError(
+    'database_unreachable',
+    `Cannot use the database at ${address.label}: ${advice}`,
+    { cause: fault },
+  )
+}
+
+/**
+ * One connection without the time limits of calls, for migrations; whoever uses it wraps its errors.
+ * @throws OperatorError database_unreachable, database_too_old, database_url_invalid
+ */
+export async function connectOnce(url: Secret): Promise<Sql> {
+  const address = readDatabaseAddress(url, () => {})
+  const sql = postgres(address.url, {
+    ...connectOptions(address, 1),
+    max_lifetime: null,
+    connection: { application_name: 'onbehalf migrate', TimeZone: 'UTC' },
+  })
+  try {
+    await requireVersion(sql, address)
+    return sql
+  } catch (error) {
+    await sql.end({ timeout: 1 })
+    throw isOperatorError(error) ? error : unreachable(address, error)
+  }
+}
+
+/** A pool of at most `max` connections; none is opened yet. `onStatement` is called for every statement. */
+export function connectPool(address: DatabaseAddress, max: number, onStatement?: () => void): Sql {
+  return postgres(address.url, connectOptions(address, max, onStatement))
+}
+
+function connectOptions(address: DatabaseAddress, max: number, onStatement?: () => void) {
+  return {
+    socket: address.socket,
+    max,
+    connect_timeout: CONNECT_TIMEOUT_SECONDS,
+    // The default grows to 20 s, which the first call after an outage would wait for.
+    backoff: (attempt: number) => Math.min(0.02 * 2 ** attempt, 0.5),
+    // Asked for on every new connection otherwise, and a connection that dies meanwhile would end the process with an
+    // unhandled rejection. Array types are built in and known (ARRAY_TYPES).
+    fetch_types: false,
+    onnotice: () => {},
+    ...(onStatement === undefined ? {} : { debug: onStatement }),
+    connection: CONNECTION_SETTINGS,
+    types: { bigint: { to: 20, from: [20], parse: Number, serialize: String } },
+  }
+}

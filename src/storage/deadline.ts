@@ -1,0 +1,20 @@
+import { StorageFault } from './storage-fault.ts'
+
+/** Longer than statement_timeout, so it ends a call only when the server or the network does not answer at all. */
+export const CALL_DEADLINE_MS = 10_000
+
+/** The code of a StorageFault of ours. */
+export const CALL_TIMEOUT = 'CALL_TIMEOUT'
+
+/** @throws StorageFault CALL_TIMEOUT; the statement itself may still run. */
+export async function withDeadline<T>(statement: () => PromiseLike<T>, ms: number): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const deadline = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => reject(new StorageFault(CALL_TIMEOUT, 'no answer in time')), ms)
+  })
+  try {
+    return await Promise.race([statement(), deadline])
+  } finally {
+    clearTimeout(timer)
+  }
+}
