@@ -59,6 +59,8 @@ export interface OidcClient {
 }
 
 const metadataKeptMs = 10 * 60_000
+/** A lifetime that no date can hold would fail when it is stored. */
+const longestLifeSeconds = 366 * 24 * 60 * 60
 const usualAlgorithms = ['RS256', 'ES256', 'EdDSA']
 
 /** The metadata of the login issuer, as far as sign-in uses them. */
@@ -140,9 +142,9 @@ export function createOidcClient(options: {
       { body, headers }: oauth.CustomFetchOptions<'POST', URLSearchParams>,
     ): Promise<Response> => {
       const answer = await network.send({ url, method: 'POST', headers, body: body.toString() })
-      if (answer.status < 200 || answer.status > 599) throw new IssuerFailure('unreadable')
-      const hasBody = answer.status !== 204 && answer.status !== 205 && answer.status !== 304
-      return new Response(hasBody ? answer.body : null, {
+      const isAnswer = answer.status === 200 || (answer.status >= 400 && answer.status < 500)
+      if (!isAnswer) throw new IssuerFailure('refused')
+      return new Response(answer.body, {
         status: answer.status,
         headers: { 'content-type': answer.headers['content-type'] ?? '' },
       })
@@ -210,14 +212,13 @@ export function createOidcClient(options: {
         refreshToken.reveal(),
         requestOptions,
       )
+      // No signature check here: it could fail for want of keys, and a rotated refresh token would be lost with the answer. It
+      // comes straight from the token endpoint (OpenID Connect Core §3.1.3.7, rule 6).
       return readTokens(await oauth.processRefreshTokenResponse(server, us, response))
     })
 
-  /** Undefined when the ID token is not signed by the issuer. */
-  async function readTokens(answer: oauth.TokenEndpointResponse): Promise<LoginTokens | undefined> {
+  function readTokens(answer: oauth.TokenEndpointResponse): LoginTokens {
     const claims = oauth.getValidatedIdTokenClaims(answer)
-    if (answer.id_token !== undefined && !(await isSignedByIssuer(answer.id_token)))
-      return undefined
     return {
       accessToken: new Secret(answer.access_token),
       accessTokenExpiresAt: expiryOf(answer),
@@ -236,10 +237,12 @@ export function createOidcClient(options: {
 
   function expiryOf(answer: oauth.TokenEndpointResponse): Date | undefined {
     if (answer.expires_in !== undefined) {
-      return new Date(clock.now().getTime() + answer.expires_in * 1000)
+      return new Date(
+        clock.now().getTime() + Math.min(answer.expires_in, longestLifeSeconds) * 1000,
+      )
     }
     const exp = readJwt(answer.access_token)?.claims['exp']
-    return typeof exp === 'number' && Number.isSafeInteger(exp) ? new Date(exp * 1000) : undefined
+    return isDateSeconds(exp) ? new Date(exp * 1000) : undefined
   }
 
   /** An identity rests on it, so it is checked although TLS brought it. */
@@ -287,6 +290,10 @@ export function createOidcClient(options: {
   }
 
   return { authorizationUrl, promisesIssuer, redeem, refresh, userinfo }
+}
+
+function isDateSeconds(value: unknown): value is number {
+  return typeof value === 'number' && !Number.isNaN(new Date(value * 1000).getTime())
 }
 
 /** The code, the refresh token or the ID token itself is not good; everything else is trouble with the issuer. */

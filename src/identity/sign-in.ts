@@ -75,7 +75,13 @@ export function createSignIn(options: {
   async function takeFlow(state: string, browser: string) {
     const stateHash = hashOf(state)
     const flow = await records.takeFlow({ stateHash, browserHash: hashOf(browser) })
-    return flow && openFlow(flow, stateHash)
+    try {
+      return flow && openFlow(flow, stateHash)
+    } catch (error) {
+      // As good as none: the person begins again.
+      if (isBrokerError(error, 'credential_corrupt')) return undefined
+      throw error
+    }
   }
 
   function openFlow(flow: SignInFlowRecord, stateHash: Uint8Array) {

@@ -20,7 +20,7 @@ export type VerifiedToken = {
 /** Reads verified claims as a caller and judges for what their token serves. */
 export interface TokenRules {
   /**
-   * Undefined when the claims name nobody, lack a required claim, or are for an audience that is nowhere ours. Signature,
+   * Undefined when the claims name nobody, lack a required claim, are bound to a key, or are for an audience that is nowhere ours. Signature,
    * issuer and times are to be checked before.
    */
   accept(issuer: Issuer, claims: Claims): VerifiedToken | undefined
@@ -49,6 +49,8 @@ export function createTokenRules(options: {
     if (!servesEverywhere && !audiences.some((audience) => upstreamAudiences.has(audience))) {
       return undefined
     }
+    // Bound to a key of the client's: without the proof of it, whoever holds the token could have stolen it (RFC 9449 §7.2).
+    if (Object.hasOwn(claims, 'cnf')) return undefined
     if (!hasRequiredClaims(issuer, [claims])) return undefined
     const person = identify(issuer, admins, [claims])
     if (person === undefined) return undefined

@@ -332,6 +332,15 @@ describe('T10, T12: what is no token at all', () => {
   })
 })
 
+describe('a token that is bound to a key', () => {
+  it.each([{ jkt: 'x' }, { 'x5t#S256': 'x' }])(
+    'is no bearer token: %j (RFC 9449 §7.2)',
+    async (cnf) => {
+      expect(await outcomeOf(authenticator, await login.mint({ cnf }))).toBe('unauthenticated')
+    },
+  )
+})
+
 describe('T13: a refusal is final', () => {
   it('throws, and gives nobody instead of a person', async () => {
     await expect(authenticator.verifyBearer('garbage', api)).rejects.toMatchObject({
