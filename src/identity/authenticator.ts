@@ -56,6 +56,7 @@ export function createAuthenticator(options: {
   const rules = createTokenRules(options)
   const doors = issuers.map((issuer, index) => openDoors(issuer, index, rules, options))
   const byIssuer = new Map(doors.map((door) => [door.issuer.issuer, door]))
+  const findService = createServiceKeys(options.services)
   const introspectors = doors.flatMap(({ introspector }) => introspector ?? [])
   if (introspectors.length > 1 && !options.shareOpaqueTokens) {
     throw new Error('introspection at several issuers shows each the tokens of the others')
@@ -90,6 +91,8 @@ export function createAuthenticator(options: {
 
   async function verifyAfresh(token: string, digest: string, use: BearerUse): Promise<Person> {
     if (!/^[\x21-\x7e]+$/.test(token)) throw unauthenticated()
+    // A service key that came in the place of a token must not end up at an introspection endpoint.
+    if (findService(token) !== undefined) throw unauthenticated()
     const jwt = readJwt(token)
     const namedIssuer = jwt?.claims['iss']
     if (jwt === undefined || typeof namedIssuer !== 'string') {
@@ -187,7 +190,7 @@ export function createAuthenticator(options: {
     return Promise.all(asked)
   }
 
-  return { verifyBearer, findService: createServiceKeys(options.services), assertPerson, probe }
+  return { verifyBearer, findService, assertPerson, probe }
 }
 
 function openDoors(
@@ -203,7 +206,7 @@ function openDoors(
     issuer: issuer.issuer,
     written: [issuer.jwksUri, introspection?.endpoint],
     allowPrivateNetwork: issuer.allowPrivateNetwork,
-    setting: `identity.issuers.${index}.allow_private_network`,
+    setting: `identity.issuers[${index}].allow_private_network`,
   })
   const asksAboutTokens = issuer.validation !== 'jwt'
   if (asksAboutTokens && introspection === undefined) {

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ServiceWithKeys } from '../../../src/core/issuer.ts'
 import { Secret } from '../../../src/core/secret.ts'
 import { createFakeClock } from '../../support/fake-clock.ts'
-import { authenticatorOf, type TestAuthenticator } from '../../support/identity-room.ts'
+import { authenticatorOf, outcomeOf, type TestAuthenticator } from '../../support/identity-room.ts'
 import { introspectingConfig, startIssuer, type TestIssuer } from '../../support/issuer-server.ts'
 
 const edgeKey = 'CNRY-SK-edge-0123456789abcdef0123456789'
@@ -52,10 +52,16 @@ describe('a service key', () => {
     expect(authenticator.findService(key)).toBeUndefined()
   })
 
-  it('is not handed out with its service, nor sent to anyone', () => {
-    const found = authenticator.findService(edgeKey)
-    expect(Object.keys(found ?? {})).not.toContain('keys')
+  it('is not handed out with its service', () => {
+    expect(Object.keys(authenticator.findService(edgeKey) ?? {})).not.toContain('keys')
+  })
+
+  it('is no person’s token, and is sent to nobody who is asked about tokens', async () => {
+    expect(await outcomeOf(authenticator, edgeKey)).toBe('unauthenticated')
     expect(login.connections()).toBe(0)
+    // Any other text is asked about here.
+    expect(await outcomeOf(authenticator, `${edgeKey}x`)).toBe('unauthenticated')
+    expect(login.connections()).toBe(1)
   })
 })
 
