@@ -21,7 +21,7 @@ export const activityRecord = z.object({
     client_id: z.string().optional(),
     sub: z.string().optional(),
     aud: z.union([z.string(), z.array(z.string())]).optional(),
-    scope: z.string().optional(),
+    scope: z.union([z.string(), z.array(z.string())]).optional(),
     jti: z.string().optional(),
   }),
 })

@@ -1,0 +1,67 @@
+import { readFile } from 'node:fs/promises'
+import { type CliServices, type Configuration, runCli } from '../../src/cli/index.ts'
+import { configJsonSchema } from '../../src/config/json-schema.ts'
+import { loadConfigFile } from '../../src/config/loader.ts'
+
+/** What one call of the program did. */
+export type CliRun = { readonly code: number; readonly stdout: string; readonly stderr: string }
+
+/** What the commands do with a good configuration, as far as a test needs it. */
+export type ConfiguredActions = Partial<Pick<Configuration, 'serve' | 'migrate' | 'keyStatus'>>
+
+/** Runs the command line in this process: the real configuration, and for the rest what the test gives. */
+export async function onbehalf(
+  argv: readonly string[],
+  options: {
+    readonly env?: Readonly<Record<string, string>>
+    readonly cwd?: string
+    readonly actions?: ConfiguredActions
+    readonly services?: Partial<CliServices>
+  } = {},
+): Promise<CliRun> {
+  let stdout = ''
+  let stderr = ''
+  const code = await runCli({
+    argv,
+    env: options.env ?? {},
+    cwd: options.cwd ?? '/nowhere',
+    stdout: { write: (text) => (stdout += text) },
+    stderr: { write: (text) => (stderr += text) },
+    services: {
+      version: '1.2.3',
+      configure: async ({ path, env }) => {
+        const loaded = await loadConfigFile({
+          path,
+          env,
+          readFile: (file) => readFile(file, 'utf8'),
+        })
+        if ('problems' in loaded) return loaded
+        const { config, warnings } = loaded
+        return {
+          configuration: {
+            warnings,
+            summary: {
+              issuers: config.identity.issuers.length,
+              services: config.identity.services.length,
+              upstreams: config.upstreams.size,
+              database: config.database.url === undefined ? 'embedded' : 'postgresql',
+            },
+            serve: notCalled,
+            migrate: notCalled,
+            keyStatus: notCalled,
+            ...options.actions,
+          },
+        }
+      },
+      configSchema: configJsonSchema,
+      demo: notCalled,
+      fetch: (url, init) => fetch(url, init),
+      ...options.services,
+    },
+  })
+  return { code, stdout, stderr }
+}
+
+function notCalled(): Promise<never> {
+  return Promise.reject(new Error('this test does not expect it'))
+}
