@@ -7,7 +7,6 @@ import { keyCheckFor } from './compose.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { configJsonSchema } from './config/json-schema.ts'
 import { loadConfigFile } from './config/loader.ts'
-import { runDemo } from './demo/demo.ts'
 import { createBroker } from './index.ts'
 import { createLog, silentLog } from './log.ts'
 import { migrateStorage, withStorage } from './storage/open-storage.ts'
@@ -29,8 +28,10 @@ const services: CliServices = {
     return { configuration: configurationOf(loaded.config, loaded.warnings) }
   },
 
-  demo: (options, output) =>
-    untilSignal((signal) =>
+  async demo(options, output) {
+    // Only here: the sandbox's servers are half of what the program would load.
+    const { runDemo } = await import('./demo/demo.ts')
+    return untilSignal((signal) =>
       runDemo({
         ...options,
         out: (line) => output.out(`${line}\n`),
@@ -45,7 +46,8 @@ const services: CliServices = {
           }
         },
       }),
-    ),
+    )
+  },
 }
 
 function configurationOf(config: BrokerConfig, warnings: Configuration['warnings']): Configuration {

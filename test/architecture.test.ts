@@ -47,7 +47,7 @@ const packageRooms: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** Files that belong to no room: the edge, the library's face, the wiring. */
-const rootFiles = ['main.ts', 'index.ts', 'compose.ts', 'broker.ts', 'log.ts']
+const rootFiles = ['main.ts', 'index.ts', 'compose.ts', 'broker.ts', 'log.ts', 'version.ts']
 
 type Import = { readonly from: string; readonly to: string; readonly typeOnly: boolean }
 

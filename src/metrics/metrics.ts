@@ -46,6 +46,7 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
   const waiting = new Gauge({
     name: 'onbehalf_audit_spool_bytes',
     help: 'Records accepted and not yet in the database, in bytes.',
+    registers: [],
     collect() {
       this.set(ports.auditStats().bytes)
     },
@@ -53,6 +54,7 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
   const dropped = new Counter({
     name: 'onbehalf_audit_dropped_total',
     help: 'Records that were lost because the queue was full or the process had to stop.',
+    registers: [],
     collect() {
       this.reset()
       this.inc(ports.auditStats().dropped)
