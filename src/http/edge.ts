@@ -5,6 +5,9 @@ import type { Clock } from '../core/ports/clock.ts'
 import type { HttpEnv } from './http-env.ts'
 import { securityHeaders } from './security-headers.ts'
 
+/** No route of ours is that long; before anything is done for it. */
+const longestPath = 2048
+
 const methods: readonly string[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
 /** Headers of which a second one makes two programs on the way disagree about the request (RFC 9110 §5.3, RFC 9112 §3.2). */
@@ -28,6 +31,7 @@ export function createEdge(ports: {
     c.set('startedAt', ports.clock.now())
     refuseAmbiguousHead(c.env?.incoming?.rawHeaders, c.req.header('transfer-encoding'))
     if (!methods.includes(c.req.method)) throw new BrokerError('method_not_allowed')
+    if (c.req.path.length > longestPath) throw new BrokerError('not_found')
     await next()
     const answer = c.res.headers
     for (const [name, value] of headers) if (!answer.has(name)) answer.set(name, value)

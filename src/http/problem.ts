@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { BrokerError, type ErrorCode } from '../core/errors.ts'
 import type { HttpLog } from './services.ts'
@@ -97,17 +98,33 @@ export function createProblems(ports: {
     answer,
     respond(error, requestId) {
       const { problem, headers } = answer(error, requestId)
-      return new Response(JSON.stringify(problem), {
-        status: problem.status,
-        headers: {
-          'content-type': 'application/problem+json',
-          'x-content-type-options': 'nosniff',
-          'x-request-id': requestId,
-          ...headers,
-        },
-      })
+      return problemResponse(problem, requestId, headers)
     },
   }
+}
+
+/** The answer where no application is there to give one, such as to a request without a possible address. */
+export function plainProblem(code: 'internal_error' | 'invalid_request'): Response {
+  const { status, title } = problems[code]
+  const requestId = randomUUID()
+  const problem: Problem = { type: 'about:blank', title, status, code, request_id: requestId }
+  return problemResponse(problem, requestId, {})
+}
+
+function problemResponse(
+  problem: Problem,
+  requestId: string,
+  headers: Readonly<Record<string, string>>,
+): Response {
+  return new Response(JSON.stringify(problem), {
+    status: problem.status,
+    headers: {
+      'content-type': 'application/problem+json',
+      'x-content-type-options': 'nosniff',
+      'x-request-id': requestId,
+      ...headers,
+    },
+  })
 }
 
 const defaultRetryAfterSeconds = 5

@@ -1,5 +1,7 @@
-import type { Server } from 'node:http'
-import { createAdaptorServer, type HttpBindings } from '@hono/node-server'
+import { createServer, type Server } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { getRequestListener, type HttpBindings, RequestError } from '@hono/node-server'
+import { plainProblem } from './problem.ts'
 
 /** A listening HTTP server. */
 export type HttpServer = {
@@ -13,40 +15,56 @@ export type HttpServer = {
 type Fetch = (request: Request, env: HttpBindings) => Response | Promise<Response>
 
 /** @throws NodeJS.ErrnoException such as EADDRINUSE */
-export function startServer(options: {
+export async function startServer(options: {
   readonly fetch: Fetch
   readonly host: string
   readonly port: number
 }): Promise<HttpServer> {
   const { host, port } = options
-  const server = createAdaptorServer({
-    fetch: (request, env) => options.fetch(request, env as HttpBindings),
-    serverOptions: {
-      maxHeaderSize: 16 * 1024,
-      // Someone who sends a byte a minute must not keep a socket (slowloris).
-      headersTimeout: 10_000,
-      requestTimeout: 60_000,
-      keepAliveTimeout: 65_000,
+  const listener = getRequestListener(
+    (request, env) => options.fetch(request, env as HttpBindings),
+    {
+      // A RequestError is what did not become a request at all: an impossible Host or target.
+      errorHandler: (error) =>
+        plainProblem(error instanceof RequestError ? 'invalid_request' : 'internal_error'),
     },
-  }) as Server
-  return new Promise((resolve, reject) => {
+  )
+  const limits = {
+    maxHeaderSize: 16 * 1024,
+    // Someone who sends a byte a minute must not keep a socket (slowloris).
+    headersTimeout: 10_000,
+    requestTimeout: 60_000,
+    keepAliveTimeout: 65_000,
+  }
+  const server = createServer(limits, (incoming, outgoing) => {
+    // Nothing of an answer that cannot be written may end the process.
+    listener(incoming, outgoing).catch(() => outgoing.destroy())
+  })
+  await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(port, host, () => {
       server.off('error', reject)
-      const address = server.address()
-      const listening = typeof address === 'object' && address !== null ? address.port : port
-      resolve({ host, port: listening, close: (graceMs) => close(server, graceMs) })
-    })
-  })
-}
-
-function close(server: Server, graceMs: number): Promise<void> {
-  return new Promise((resolve) => {
-    const cut = setTimeout(() => server.closeAllConnections(), graceMs)
-    server.close(() => {
-      clearTimeout(cut)
       resolve()
     })
-    server.closeIdleConnections()
   })
+  const address = server.address()
+  const listening = typeof address === 'object' && address !== null ? address.port : port
+  return { host, port: listening, close: (graceMs) => close(server, graceMs) }
+}
+
+async function close(server: Server, graceMs: number): Promise<void> {
+  const closed = new Promise<void>((resolve) => {
+    server.close(() => resolve())
+  })
+  // A kept-alive connection becomes idle only when its answer is out, and would keep the server open until its own timeout.
+  const idle = setInterval(() => server.closeIdleConnections(), 50)
+  const done = new AbortController()
+  const cut = sleep(graceMs, undefined, { signal: done.signal }).then(
+    () => server.closeAllConnections(),
+    () => undefined,
+  )
+  await closed
+  clearInterval(idle)
+  done.abort()
+  await cut
 }

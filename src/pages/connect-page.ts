@@ -12,6 +12,8 @@ export function confirmConnectPage(view: ConfirmConnectView): Promise<string> {
   return layout({
     title: `Connect ${displayName}`,
     viewer,
+    // One form on this page, so that nobody presses another than they meant.
+    signOut: false,
     main: html`<section class="panel">
 <h1>Connect ${displayName}?</h1>
 <dl>
@@ -20,7 +22,7 @@ export function confirmConnectPage(view: ConfirmConnectView): Promise<string> {
 ${authorizationServerHost === undefined ? again : atServer(authorizationServerHost, view.scopes)}
 </dl>
 <p>From then on, tools that work for you may use ${displayName} as you. You can take it back under <a href="/connections">your connections</a>.</p>
-<form method="post" class="actions">${csrfField(viewer)}
+<form method="post" action="${view.action}" class="actions">${csrfField(viewer)}
 <button type="submit" class="first">Continue</button>
 <a class="button second" href="/connections">Cancel</a>
 </form>

@@ -10,8 +10,10 @@ export async function layout(options: {
   readonly viewer: Viewer | undefined
   readonly main: Markup
   readonly wide?: boolean
+  /** Whether the head offers to sign out. */
+  readonly signOut?: boolean
 }): Promise<string> {
-  const { title, viewer, main, wide } = options
+  const { title, viewer, main, wide, signOut = true } = options
   const page = await html`<!doctype html>
 <html lang="en">
 <head>
@@ -27,7 +29,7 @@ export async function layout(options: {
 <a class="skip" href="#main">Skip to content</a>
 <header class="bar">
 <a class="brand" href="/connections">onbehalf</a>
-${viewer === undefined ? html`` : signedIn(viewer)}
+${viewer === undefined ? html`` : signedIn(viewer, signOut)}
 </header>
 <main id="main" class="${wide === true ? 'wide' : 'narrow'}">
 ${main}
@@ -38,15 +40,19 @@ ${main}
   return page.toString()
 }
 
-function signedIn(viewer: Viewer): Markup {
+function signedIn(viewer: Viewer, signOut: boolean): Markup {
   return html`<nav aria-label="Main">
 <a href="/connections">Connections</a>
 ${viewer.admin ? html`<a href="/activity">Activity</a>` : html``}
 </nav>
 <div class="who">
 <span title="${viewer.issuer}">${viewer.name}</span>
-<form method="post" action="/logout">${csrfField(viewer)}<button class="quiet" type="submit">Sign out</button></form>
+${signOut ? signOutForm(viewer) : html``}
 </div>`
+}
+
+function signOutForm(viewer: Viewer): Markup {
+  return html`<form method="post" action="/logout">${csrfField(viewer)}<button class="quiet" type="submit">Sign out</button></form>`
 }
 
 /** The proof that a form is ours. */

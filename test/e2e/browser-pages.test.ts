@@ -4,8 +4,7 @@ import { type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { startHttpServer } from '../../src/http/http-server.ts'
-import { createProblems } from '../../src/http/problem.ts'
+import { startServer } from '../../src/http/server.ts'
 import { ada, admin, createHttpRoom, type HttpRoom } from '../support/http-room.ts'
 
 /** The pages in a real browser, with JavaScript switched off. */
@@ -74,14 +73,13 @@ describe.skipIf(!hasBrowser)('In a browser without JavaScript', () => {
 
   beforeEach(async () => {
     let app: HttpRoom['app'] | undefined
-    const broker = await startHttpServer({
-      fetch: (request, bindings) => app?.fetch(request, bindings),
+    const broker = await startServer({
+      fetch: (request, bindings) => app?.fetch(request, bindings) ?? new Response(),
       host: '127.0.0.1',
       port: 0,
-      problems: createProblems({ publicUrl: 'http://127.0.0.1', log: { error: () => {} } }),
     })
-    sites.push({ url: broker.url, close: () => broker.close(0) })
-    origin = broker.url
+    origin = `http://127.0.0.1:${broker.port}`
+    sites.push({ url: origin, close: () => broker.close(0) })
     http = createHttpRoom({ publicUrl: origin })
     app = http.app
 

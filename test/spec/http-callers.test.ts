@@ -99,6 +99,21 @@ describe('A person at the API (contract section 3)', () => {
     expect(room.seenTokens).toEqual([adaToken])
   })
 
+  it('H-G2: is not looked at for a path that no route could have', async () => {
+    const { app, room } = createHttpRoom()
+    const path = `/api/v1/connections/${'x'.repeat(2048)}`
+    expect((await app.request(path, { headers: bearer(adaToken) })).status).toBe(404)
+    expect(room.seenTokens).toEqual([])
+  })
+
+  it('F-9: a write without a token is challenged before anything else of it is judged', async () => {
+    const { app } = createHttpRoom()
+    const path = '/api/v1/connections/nope/connect'
+    const response = await app.request(path, { method: 'POST', body: '{"return_to":' })
+    expect(response.status).toBe(401)
+    expect(response.headers.get('www-authenticate')).toContain(metadata)
+  })
+
   it('T17: is nobody that a forwarded header names', async () => {
     const { app } = createHttpRoom()
     const forwarded = [

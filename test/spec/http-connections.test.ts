@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { BrokerError } from '../../src/core/errors.ts'
 import {
   ada,
   adaToken,
@@ -50,6 +51,26 @@ describe('GET /api/v1/connections (contract section 4)', () => {
     const text = await (await app.request('/api/v1/connections', { headers })).text()
     expect(text).not.toMatch(/token"|refresh|CNRY/i)
     expect(text).not.toContain(credentialOfAda)
+  })
+
+  it('M-H3: is 503 with Retry-After while the database is away, and works again after', async () => {
+    const { services } = createHttpRoom()
+    let away = true
+    const { app } = createHttpRoom({
+      connections: {
+        ...services.connections,
+        async list() {
+          if (away) throw new BrokerError('storage_unavailable', { retryAfterSeconds: 2 })
+          return []
+        },
+      },
+    })
+    const response = await app.request('/api/v1/connections', { headers })
+    expect(response.status).toBe(503)
+    expect(response.headers.get('retry-after')).toBe('2')
+    expect(await problemOf(response)).toMatchObject({ code: 'storage_unavailable' })
+    away = false
+    expect((await app.request('/api/v1/connections', { headers })).status).toBe(200)
   })
 
   it('gives one; 404 for none, 403 policy_denied for one of others', async () => {

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { describe, expect, it } from 'vitest'
 import { createHttpRoom } from '../support/http-room.ts'
 
@@ -95,6 +96,20 @@ describe('/openapi.json', () => {
     expect(references.length).toBeGreaterThan(10)
     for (const [, name] of references)
       expect(document.components.schemas).toHaveProperty(name ?? '')
+  })
+})
+
+describe('docs/rest.md', () => {
+  it('explains every route of the API', async () => {
+    const { document } = await load()
+    const text = await readFile(new URL('../../docs/rest.md', import.meta.url), 'utf8')
+    const headings = new Set(
+      [...text.matchAll(/^### `([A-Z]+ [^`]+)`$/gm)].map(([, route]) => route),
+    )
+    const routes = operationsOf(document)
+      .filter(({ path }) => path.startsWith('/api/'))
+      .map(({ path, method }) => `${method.toUpperCase()} ${path}`)
+    expect(headings).toEqual(new Set(routes))
   })
 })
 

@@ -96,10 +96,8 @@ describe('docs/problems.md', () => {
   it('explains every code with its status, and no other', async () => {
     const text = await readFile(new URL('../../docs/problems.md', import.meta.url), 'utf8')
     const rows = [...text.matchAll(/^\| `(\w+)` \| (\d{3}) \|/gm)]
-    const explained = Object.fromEntries(rows.map(([, code, status]) => [code, Number(status)]))
-    expect(rows).toHaveLength(codes.length)
-    expect(explained).toEqual(
-      Object.fromEntries(codes.map((code) => [code, problems[code].status])),
-    )
+    const explained = rows.map(([, code, status]) => `${code} ${status}`)
+    const known = codes.map((code) => `${code} ${problems[code].status}`)
+    expect(explained.toSorted()).toEqual(known.toSorted())
   })
 })

@@ -10,7 +10,7 @@ import type {
   ResolvedCredential,
   ResolveRequest,
 } from '../../src/core/ports/broker-services.ts'
-import { Secret } from '../../src/core/secret.ts'
+import type { Secret } from '../../src/core/secret.ts'
 import {
   isConnectable,
   mayUseUpstream,

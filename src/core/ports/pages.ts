@@ -52,6 +52,8 @@ export type ConnectionsPageView = {
 
 export type ConfirmConnectView = {
   readonly viewer: Viewer
+  /** Path that the form is sent to. */
+  readonly action: string
   readonly displayName: string
   /** Absent when confirming signs the person in again at their own identity provider. */
   readonly authorizationServerHost: string | undefined

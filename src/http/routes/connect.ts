@@ -31,9 +31,9 @@ export function addConnectRoutes(
   const { callers, connector, cookies, failures, pages, publicUrl, returnTo, upstreams } = services
 
   pageRoutes.get('/connect/:ticket', async (c, caller) => {
-    const ticket = c.req.param('ticket') ?? ''
     const { person } = caller.session
     try {
+      const ticket = ticketOf(c)
       return await showLink(c, caller, await connector.view({ ticket, person }))
     } catch (error) {
       return refuseLink(c, caller, error)
@@ -41,7 +41,7 @@ export function addConnectRoutes(
   })
 
   pageRoutes.post('/connect/:ticket', async (c, caller) => {
-    const ticket = c.req.param('ticket') ?? ''
+    const ticket = ticketOf(c)
     const { person } = caller.session
     const browser = cookies.ensureBrowser(c)
     try {
@@ -93,6 +93,7 @@ export function addConnectRoutes(
     const scopes = view.kind === 'confirm' ? view.scopes : []
     const page = await pages.confirmConnect({
       viewer,
+      action: c.req.path,
       displayName,
       authorizationServerHost: server,
       scopes,
@@ -110,6 +111,13 @@ export function addConnectRoutes(
   ): Response | Promise<Response> {
     return failures.answer(c, error, viewer)
   }
+}
+
+/** The ticket of the address, which the page writes into its form. @throws BrokerError for what none of ours looks like. */
+function ticketOf(c: HttpContext): string {
+  const ticket = c.req.param('ticket') ?? ''
+  if (/^[\w-]{1,128}$/.test(ticket)) return ticket
+  throw new BrokerError('connect_link_invalid')
 }
 
 /**
