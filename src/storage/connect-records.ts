@@ -41,21 +41,10 @@ export function createConnectRecords(database: Database): ConnectRecords {
     issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}`
   const textArray = (values: readonly string[]) => sql`${sql.array([...values])}::text[]`
 
-  /** A few rows with each insert, so that nothing has to come round and clean up. */
-  const sweptTickets = sql`
-    DELETE FROM connect_ticket WHERE ticket_hash IN (
-      SELECT ticket_hash FROM connect_ticket WHERE expires_at < now() - ${keptAfterEnd}::interval
-      ORDER BY expires_at LIMIT 20 FOR UPDATE SKIP LOCKED)`
-  const sweptFlows = sql`
-    DELETE FROM connect_flow WHERE state_hash IN (
-      SELECT state_hash FROM connect_flow WHERE expires_at < now() - ${keptAfterEnd}::interval
-      ORDER BY expires_at LIMIT 20 FOR UPDATE SKIP LOCKED)`
-
   return {
     async insertTicket(ticket) {
       const [row] = await run(
         () => sql<[{ expires_at: Date }]>`
-          WITH swept AS (${sweptTickets})
           INSERT INTO connect_ticket (
             ticket_hash, issuer, user_id, upstream, return_to, scopes, claims, claims_hash, expires_at
           ) VALUES (
@@ -86,8 +75,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
     async offerTicket(candidate, { reuse }) {
       const [row] = await run(
         () => sql<[OfferRow]>`
-          WITH swept AS (${sweptTickets}),
-          open AS (
+          WITH open AS (
             SELECT ticket_hash, sealed_ticket, expires_at FROM connect_ticket
             WHERE ${reuse} AND ${isOwn(candidate)}
               AND scopes @> ${textArray(candidate.scopes)} AND scopes <@ ${textArray(candidate.scopes)}
@@ -142,8 +130,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
     async beginFlow(ticketHash, flow) {
       const rows = await run(
         () => sql`
-          WITH swept AS (${sweptFlows}),
-          used AS (
+          WITH used AS (
             UPDATE connect_ticket SET used_at = now()
             WHERE ticket_hash = ${ticketHash} AND ${isOwn(flow)}
               AND used_at IS NULL AND expires_at > now()

@@ -37,9 +37,8 @@ export type NewFlowRecord = CredentialKey & {
 export type ConnectFlowRecord = Omit<NewFlowRecord, 'stateHash' | 'browserHash'>
 
 /**
- * The rows behind a ConnectStore: hashes and sealed bytes. Every function makes its changes in single statements with the owner
- * in the WHERE, and time is the database's. Rows that ended a day ago go with the next insert. All throw BrokerError
- * storage_unavailable.
+ * The rows behind a ConnectStore: hashes and sealed bytes. Every change is a single statement with the owner in its WHERE, and
+ * time is the database's. All throw BrokerError storage_unavailable.
  */
 export interface ConnectRecords {
   /** Adds a link that a person asked for and ends the person's oldest beyond ten open ones. */
