@@ -90,9 +90,8 @@ const credential = z
     refresh_reuse: refreshReuse()
       .optional()
       .describe(
-        'What the server does with a used refresh token: strict, none, or a grace time such as "30s".',
-      )
-      .meta({ default: 'strict' }),
+        'What the server does with a used refresh token: strict (the default), none, or a grace time such as "30s".',
+      ),
     header: z
       .string()
       .refine((value) => /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/.test(value), 'must be a header name')
