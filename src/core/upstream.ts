@@ -37,6 +37,7 @@ export type UpstreamCredential = {
   readonly authorizationEndpoint: string | undefined
   readonly tokenEndpoint: string | undefined
   readonly revocationEndpoint: string | undefined
+  /** Empty where an exchange is made without a client of our own: then no `client_id` is sent. */
   readonly clientId: string
   readonly clientAuthentication: ClientAuthentication
   readonly scopes: readonly string[]
