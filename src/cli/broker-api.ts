@@ -9,7 +9,7 @@ export const apiOptions: Readonly<Record<string, CommandOption>> = {
   url: { value: 'URL', summary: 'The broker. Default: $ONBEHALF_URL.' },
   token: {
     value: 'TOKEN',
-    summary: 'Your access token. Default: $ONBEHALF_TOKEN, which other processes cannot see.',
+    summary: 'Your access token. Default: $ONBEHALF_TOKEN, which no list of processes shows.',
   },
 }
 
