@@ -1,18 +1,20 @@
-import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { findFreePort } from '../../src/demo/loopback-server.ts'
-import { type Broker, type BrokerHooks, createBroker } from '../../src/index.ts'
+import { type Broker, openBroker } from '../../src/broker.ts'
+import type { BrokerHooks } from '../../src/index.ts'
+import { createLog } from '../../src/log.ts'
 import {
-  startAuthorizationServer,
-  startIdentityProvider,
-  type TestAuthorizationServer,
-  type TestIdentityProvider,
-} from './authorization-server.ts'
+  type BrokerServers,
+  type BrokerServersOptions,
+  startBrokerServers,
+  type TestConfig,
+} from './broker-servers.ts'
 import { createBrowser, followConnectLink, type ScriptedBrowser } from './browser.ts'
-import { createTestDatabase, type TestDatabase } from './database.ts'
-import { canaryPrefixes, createSecretScan, type SecretScan } from './secret-scan.ts'
+import { configOf } from './config-files.ts'
+import { scanDatabase, type SecretFinding } from './secret-scan.ts'
+
+export { filesUrl, reportsTarget, type TestConfig } from './broker-servers.ts'
 
 /** An answer of the REST API. */
 export type Answer = {
@@ -23,15 +25,11 @@ export type Answer = {
 }
 
 /** A broker in this process on real parts: PostgreSQL, an identity provider, an authorization server. */
-export type TestBroker = {
+export type TestBroker = Servers & {
   readonly url: string
-  readonly identityProvider: TestIdentityProvider
-  /** Of the upstream `files` (`oauth_connect`). */
-  readonly authorizationServer: TestAuthorizationServer
-  readonly database: TestDatabase
   readonly broker: Broker
-  readonly scan: SecretScan
-  readonly serviceKey: string
+  /** Every line that it logged so far. */
+  readonly logged: readonly string[]
   tokenOf(person: string): Promise<string>
   /** `POST /api/v1/resolve` as the service. */
   resolve(body: Record<string, unknown>, key?: string): Promise<Answer>
@@ -47,7 +45,11 @@ export type TestBroker = {
   age(person: string, upstream: string, set: { expiresInSeconds: number }): Promise<void>
   /** Another broker on the same database, keys and servers, as a replica or after a restart; its memory is empty. */
   startBeside(change?: (config: TestConfig) => void): Promise<TestBroker>
-  /** Stops the broker; the one that was started first takes its servers and database with it. */
+  /**
+   * Stops the broker; the one that was started first takes its servers and database with it. Before that it looks for every
+   * secret that its tests used in the log, the answers that passed here, /metrics, /openapi.json and every table, and throws
+   * when it finds one: no test needs to ask for that.
+   */
   stop(): Promise<void>
 }
 
@@ -64,126 +66,28 @@ export type ActivityRow = {
   readonly request_id: string
 }
 
-export const filesUrl = 'http://127.0.0.1/files'
-export const reportsTarget = 'http://127.0.0.1/reports'
-
-/**
- * Upstreams: `files` (oauth_connect), `reports` (token_exchange) and `graph` (entra_obo), the last two at the identity provider.
- * `change` edits the configuration before it is used.
- */
+/** A broker on `startBrokerServers`; `change` edits the configuration before it is used. */
 export async function startTestBroker(
-  options: {
-    readonly change?: (config: TestConfig) => void
-    readonly hooks?: BrokerHooks
-    readonly accessTokenSeconds?: number
-    readonly refreshReuse?: 'strict' | 'none'
-    readonly storeSubjectToken?: boolean
-  } = {},
+  options: BrokerServersOptions & { readonly hooks?: BrokerHooks } = {},
 ): Promise<TestBroker> {
-  const scan = createSecretScan()
-  const port = await findFreePort()
-  const url = `http://127.0.0.1:${port}`
-  const database = await createTestDatabase()
-  const dataDir = await mkdtemp(join(tmpdir(), 'onbehalf-test-'))
-  const serviceKey = `${canaryPrefixes.clientSecret}service-${randomBytes(24).toString('hex')}`
-  const encryptionKey = randomBytes(32).toString('base64')
-  scan.register('service key', serviceKey)
-  scan.register('encryption key', encryptionKey)
-  const identityProvider = await startIdentityProvider({
-    audience: url,
-    targets: {
-      [reportsTarget]: { scopes: ['reports:read'], accessTokenSeconds: 300, format: 'jwt' },
-    },
-    scan,
-  })
-  const authorizationServer = await startAuthorizationServer({
-    redirectUris: [`${url}/callback/files`],
-    accounts: ['ada-at-files', 'grace-at-files'],
-    resources: [filesUrl],
-    accessTokenSeconds: options.accessTokenSeconds ?? 3600,
-    refreshReuse: options.refreshReuse ?? 'strict',
-    scan,
-  })
-  const config: TestConfig = {
-    public_url: url,
-    listen: { port },
-    data_dir: dataDir,
-    database: { url: database.url },
-    encryption: { keys: [{ id: 'k1', secret: encryptionKey }] },
-    identity: {
-      issuers: [{ issuer: identityProvider.issuer, algorithms: ['ES256'] }],
-      login: {
-        issuer: identityProvider.issuer,
-        client_id: identityProvider.clientId,
-        client_secret: identityProvider.clientSecret,
-        scopes: ['openid', 'email', 'profile'],
-        store_subject_token: options.storeSubjectToken ?? false,
-      },
-      admins: { roles: ['onbehalf-admin'], users: ['linus'] },
-      services: [{ id: 'edge', key: serviceKey, upstreams: ['*'], may_assert_user: true }],
-    },
-    upstreams: {
-      files: {
-        url: filesUrl,
-        kind: 'mcp',
-        display_name: 'Files',
-        credential: {
-          mode: 'oauth_connect',
-          issuer: authorizationServer.issuer,
-          client_id: authorizationServer.clientId,
-          client_secret: authorizationServer.clientSecret,
-          scopes: ['files:read'],
-        },
-      },
-      reports: {
-        url: 'http://127.0.0.1/reports',
-        kind: 'http',
-        credential: {
-          mode: 'token_exchange',
-          token_endpoint: `${identityProvider.url}/token`,
-          client_id: identityProvider.clientId,
-          client_secret: identityProvider.clientSecret,
-          resource: reportsTarget,
-          scopes: ['reports:read'],
-        },
-      },
-      graph: {
-        url: 'http://127.0.0.1/graph',
-        kind: 'http',
-        credential: {
-          mode: 'entra_obo',
-          token_endpoint: `${identityProvider.url}/token`,
-          client_id: identityProvider.clientId,
-          client_secret: identityProvider.clientSecret,
-          scopes: [`${reportsTarget}/.default`],
-        },
-      },
-    },
-  }
-  options.change?.(config)
-
-  const servers: Servers = { identityProvider, authorizationServer, database, scan, serviceKey }
-  return openTestBroker(servers, config, options.hooks, async () => {
-    await identityProvider.stop()
-    await authorizationServer.stop()
-    await database.drop()
-    await rm(dataDir, { recursive: true, force: true })
-  })
+  const { config, stop, ...servers } = await startBrokerServers(options)
+  return openTestBroker(servers, config, options.hooks, stop, true)
 }
 
-type Servers = Pick<
-  TestBroker,
-  'identityProvider' | 'authorizationServer' | 'database' | 'scan' | 'serviceKey'
->
+type Servers = Omit<BrokerServers, 'config' | 'stop'>
 
 async function openTestBroker(
   servers: Servers,
   config: TestConfig,
   hooks: BrokerHooks | undefined,
   stopServers: () => Promise<void>,
+  ownsDatabase: boolean,
 ): Promise<TestBroker> {
   const { identityProvider, database, scan, serviceKey } = servers
-  const broker = await createBroker(config, hooks)
+  const logged: string[] = []
+  const leaks: SecretFinding[] = []
+  const log = createLog((line) => logged.push(line))
+  const broker = await openBroker(await configOf(config), hooks, log)
   const url = await broker.listen()
 
   async function ask(path: string, init: RequestInit): Promise<Answer> {
@@ -191,6 +95,10 @@ async function openTestBroker(
     const text = await answer.text()
     const isJson = answer.headers.get('content-type')?.includes('json') === true
     const body = isJson ? (JSON.parse(text) as Record<string, unknown>) : {}
+    // The one answer that has to hold a credential.
+    const isCredential = path === '/api/v1/resolve' && answer.status === 200
+    const heard = `${JSON.stringify([...answer.headers])} ${isCredential ? '' : text}`
+    leaks.push(...scan.find(`${answer.status} of ${path.split('?')[0]}`, heard))
     return { status: answer.status, headers: answer.headers, body, text }
   }
 
@@ -198,6 +106,7 @@ async function openTestBroker(
     ...servers,
     url,
     broker,
+    logged,
     async tokenOf(person) {
       const token = await identityProvider.issueAccessToken(person)
       scan.register('subject token', token)
@@ -257,18 +166,21 @@ async function openTestBroker(
       own.listen = { port: 0 }
       own.data_dir = await mkdtemp(join(tmpdir(), 'onbehalf-test-'))
       change?.(own)
-      return openTestBroker(servers, own, hooks, () =>
-        rm(own.data_dir, { recursive: true, force: true }),
-      )
+      const removeDirectory = () => rm(own.data_dir, { recursive: true, force: true })
+      return openTestBroker(servers, own, hooks, removeDirectory, false)
     },
     async stop() {
+      for (const path of ['/metrics', '/openapi.json']) {
+        const answer = await broker.app.fetch(new Request(`${url}${path}`))
+        leaks.push(...scan.find(path, await answer.text()))
+      }
       await broker.stop()
+      leaks.push(...scan.find('the log', logged.join('')))
+      if (ownsDatabase) leaks.push(...(await scanDatabase(scan, database.database.sql)).findings)
       await stopServers()
+      const found = leaks.map(({ where, kind, form }) => `${kind} (${form}) in ${where}`)
+      if (found.length > 0) throw new Error(`secrets were found:\n${found.join('\n')}`)
     },
   }
   return testBroker
 }
-
-/** The file's shape, loosely: tests change any of it. */
-// oxlint-disable-next-line typescript/no-explicit-any
-export type TestConfig = any
