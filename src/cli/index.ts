@@ -130,9 +130,7 @@ function report(error: unknown, command: Command, output: CliOutput): number {
     return refusedConfiguration.includes(error.code) ? exitCodes.refused : exitCodes.failed
   }
   if (isBrokerError(error, 'storage_unavailable')) {
-    output.err(
-      'The database cannot be reached. Is it running, and is database.url (or DATABASE_URL) right?\n',
-    )
+    output.err('The database cannot be reached. Is it running, and is database.url right?\n')
     return exitCodes.failed
   }
   output.err(`onbehalf ${command.name} failed unexpectedly: ${describeUnexpected(error)}\n`)

@@ -11,7 +11,7 @@ listen:
   host: 127.0.0.1
   port: 8080
 
-# The database. Left out: $DATABASE_URL, and without it an embedded PostgreSQL under data_dir, for one machine.
+# The database. Left out: an embedded PostgreSQL under data_dir, for one machine.
 # database:
 #   url: "\${DATABASE_URL}"
 data_dir: ./.onbehalf

@@ -57,7 +57,7 @@ export async function loadConfig(
     env: options.env,
     readFile: (file) => options.readFile(resolve(dirname(options.path), file)),
   })
-  const value = withDatabaseFromEnvironment(expansion.value, options.env)
+  const value = expansion.value
 
   const findings = [...expansion.findings]
   const file = checkAgainstSchema(value, findings)
@@ -85,18 +85,6 @@ function listed(findings: readonly Finding[]): readonly Problem[] {
   return findings
     .map(toProblem)
     .toSorted((a, b) => (a.path < b.path ? -1 : a.path > b.path ? 1 : 0))
-}
-
-/** `database.url` wins; where it is left out, the environment's `DATABASE_URL` is used, and without it the embedded database. */
-function withDatabaseFromEnvironment(
-  value: Record<string, unknown>,
-  env: ExpansionSources['env'],
-): Record<string, unknown> {
-  const url = env['DATABASE_URL']
-  const database = value['database'] ?? {}
-  const isMapping = typeof database === 'object' && !Array.isArray(database)
-  if (url === undefined || url === '' || !isMapping || Object.hasOwn(database, 'url')) return value
-  return { ...value, database: { ...database, url } }
 }
 
 /**

@@ -37,15 +37,10 @@ const database = z
   .strictObject({
     url: z
       .string()
-      .refine(
-        (value) => /^postgres(ql)?:\/\/\S+$/.test(value),
-        'must be a postgres:// URL (left out, it comes from DATABASE_URL)',
-      )
+      .refine((value) => /^postgres(ql)?:\/\/\S+$/.test(value), 'must be a postgres:// URL')
       .pipe(secret())
       .optional()
-      .describe(
-        'PostgreSQL 15 or newer. Default: DATABASE_URL, and without it the embedded database.',
-      ),
+      .describe('PostgreSQL 15 or newer. Left out: the embedded database.'),
     pool: z
       .int()
       .min(1, 'must be a whole number from 1 to 1000')
@@ -125,7 +120,7 @@ const authorizationServer = z
   .prefault({})
   .describe('An authorization server for MCP clients. Not available yet.')
 
-/** The whole configuration file after expansion (contract section 2). Checks over several fields stand in `build-config.ts`. */
+/** The whole configuration file after expansion (docs/configuration.md). Checks over several fields stand in `build-config.ts`. */
 export const configFileSchema = z.strictObject({
   public_url: origin().describe(
     'The origin under which people and clients reach the broker: the only source of issuer, audience, redirect and cookie scope.',

@@ -18,7 +18,7 @@ export type FailureVerdict =
       readonly answer: 'not_sent' | 'complete' | 'lost'
       /** As the server asked, already cut to 900. */
       readonly retryAfterSeconds?: number
-      /** Not sent because the server's address is one that the configuration does not allow (contract 2, private addresses). */
+      /** Not sent because the server's address is one that the configuration does not allow (`allow_private_network`). */
       readonly addressRefused?: true
     }
   | { readonly kind: 'reconnect'; readonly reason: ConnectionReason }

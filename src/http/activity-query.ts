@@ -71,7 +71,7 @@ const instant = z
   .transform((text, context) => parseQueryInstant(text) ?? refuse(context))
   .optional()
 
-/** The query of contract section 8. */
+/** The query of `GET /api/v1/activity` (docs/rest.md). */
 export const activityQuery = z.strictObject({
   type: anyOf(z.enum(auditTypes), 'What kind of record.'),
   user_id: anyOf(id, 'Whose credential it was.'),

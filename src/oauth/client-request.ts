@@ -16,12 +16,19 @@ export async function clientOf(
 ): Promise<{ client: Client; authentication: ClientAuth }> {
   const { clientId, clientAuthentication } = upstream.credential
   try {
+    if (clientId === '') return anonymous
     const authentication = await clientAuthOf(clientAuthentication)
     return { client: { client_id: clientId }, authentication }
   } catch {
     // Nothing of the cause: it was made from a private key.
     throw new AcquisitionFailure({ kind: 'misconfigured' })
   }
+}
+
+/** An exchange may go without a client (RFC 8693 §2.1). The library wants an id all the same; this one is never sent. */
+const anonymous: { client: Client; authentication: ClientAuth } = {
+  client: { client_id: 'anonymous' },
+  authentication: () => {},
 }
 
 /** The audience of a client assertion: the issuer, which no metadata can point elsewhere (RFC 7523 §3), else the endpoint itself. */

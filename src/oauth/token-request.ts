@@ -10,7 +10,7 @@ import { audienceOf, clientOf, sendForm } from './client-request.ts'
 import { verdictOfAnswer } from './failure.ts'
 import { type GrantKind, readTokenAnswer } from './token-answer.ts'
 
-/** The contract's: no complete readable answer within ten seconds is a lost answer. */
+/** No complete readable answer within ten seconds is a lost answer. */
 const tokenDeadlineMs = 10_000
 const tokenMaxBytes = 256 * 1024
 

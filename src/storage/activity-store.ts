@@ -43,7 +43,7 @@ const LAST_INSTANT_MS = Date.UTC(10_000, 0) - 1
 
 /**
  * Questions are asked through drizzle without a name, so that the server plans each for the values at hand: the plan that a
- * prepared statement ends with was 20 to 300 times slower here (`stack.md` B6). Give it a pool of its own: a search that
+ * prepared statement ends with was 20 to 300 times slower here. Give it a pool of its own: a search that
  * takes seconds keeps no call waiting then.
  */
 export function createActivityStore(database: Database): ActivityStore {

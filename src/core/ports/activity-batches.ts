@@ -1,4 +1,4 @@
-/** Columns of a record in the order of contract section 8; `actor` is two of them. */
+/** Columns of a record in the order in which it is shown; `actor` is two of them. */
 export const activityColumns = [
   'id',
   'occurred_at',

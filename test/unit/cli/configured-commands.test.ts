@@ -52,7 +52,10 @@ describe('config check', () => {
   })
 
   it('says warnings beside it', async () => {
-    await write(credentialWith({ authorization_parameters: { state: 'x' } }))
+    await write({
+      ...credentialWith({ authorization_parameters: { state: 'x' } }),
+      database: { url: '${DATABASE_URL}' },
+    })
     const run = await onbehalf(['config', 'check'], {
       cwd: directory,
       env: { DATABASE_URL: 'postgres://db' },
@@ -111,7 +114,10 @@ describe('serve and migrate', () => {
   })
 
   it('serve gives the exit code of the service and leaves stdout to it', async () => {
-    await write(credentialWith({ authorization_parameters: { state: 'x' } }))
+    await write({
+      ...credentialWith({ authorization_parameters: { state: 'x' } }),
+      database: { url: '${DATABASE_URL}' },
+    })
     const serve: ConfiguredActions['serve'] = (output) => {
       output.out('{"event":"ready"}\n')
       return Promise.resolve(0)

@@ -285,7 +285,7 @@ describe('secrets', () => {
       'a URL with a password',
       credentialWith({ token_endpoint: `https://x:${canary}@as.example.com` }),
     ],
-    ['a database', fileWith()],
+    ['a database', fileWith({ database: { url: '${DATABASE_URL}' } })],
     ['a database that is written', fileWith({ database: { url: `mysql://user:${canary}@db` } })],
     ['a secret in the place of a choice', credentialWith({ client_auth: canary })],
     ['a secret in the place of a number', fileWith({ listen: { port: '${BAD}' } })],
@@ -312,7 +312,11 @@ describe('secrets', () => {
   })
 
   it('print as [secret] in the configuration itself', async () => {
-    const config = await configOf(credentialWith({ client_secret: canary }), {
+    const file = {
+      ...credentialWith({ client_secret: canary }),
+      database: { url: '${DATABASE_URL}' },
+    }
+    const config = await configOf(file, {
       env: { DATABASE_URL: `postgres://user:${canary}@db/x` },
     })
     expect(JSON.stringify(config)).not.toContain(canary)
