@@ -114,10 +114,7 @@ describe('serve and migrate', () => {
   })
 
   it('serve gives the exit code of the service and leaves stdout to it', async () => {
-    await write({
-      ...credentialWith({ authorization_parameters: { state: 'x' } }),
-      database: { url: '${DATABASE_URL}' },
-    })
+    await write(credentialWith({ authorization_parameters: { state: 'x' } }))
     const serve: ConfiguredActions['serve'] = (output) => {
       output.out('{"event":"ready"}\n')
       return Promise.resolve(0)
