@@ -1,6 +1,7 @@
 import type { BrokerConfig } from './config/broker-config.ts'
 import { type BrokerHooks, type ComposedBroker, compose } from './compose.ts'
 import type { CredentialResolver } from './core/ports/broker-services.ts'
+import { OperatorError } from './core/operator-error.ts'
 import { type HttpServer, startServer } from './http/server.ts'
 import { type BrokerLog, silentLog } from './log.ts'
 import { openStorage } from './storage/open-storage.ts'
@@ -11,7 +12,7 @@ export type Broker = {
   /** The whole HTTP surface, for another server to mount. Its routes are absolute; `public_url` says where they are reached. */
   readonly app: { fetch(request: Request): Response | Promise<Response> }
   readonly resolver: CredentialResolver
-  /** Listens as `listen` says; gives the address with the real port. */
+  /** Listens as `listen` says; gives the address with the real port. @throws OperatorError cannot_listen */
   listen(): Promise<string>
   /** Stops accepting, finishes what is in flight (10 s at most), stores every accepted record, closes the database. */
   stop(): Promise<void>
@@ -49,11 +50,11 @@ export async function openBroker(
   async function listen(): Promise<string> {
     const { host, port, metrics } = config.listen
     const { app, metricsApp } = composed
-    const server = await startServer({ fetch: app.fetch, host, port })
+    const server = await listenAt({ fetch: app.fetch, host, port })
     servers.push(server)
     if (metrics !== undefined && metricsApp !== undefined) {
       const fetch = (request: Request) => metricsApp.fetch(request)
-      servers.push(await startServer({ fetch, ...metrics }))
+      servers.push(await listenAt({ fetch, ...metrics }))
     }
     void composed.warmUp()
     return `http://${server.host.includes(':') ? `[${server.host}]` : server.host}:${server.port}`
@@ -73,5 +74,26 @@ export async function openBroker(
       stopping ??= stop()
       return stopping
     },
+  }
+}
+
+const listenFaults: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'another process is using that port',
+  EADDRNOTAVAIL: 'this machine does not have that address',
+  EACCES: 'this user may not use that port',
+  ENOTFOUND: 'that name is unknown',
+}
+
+async function listenAt(options: Parameters<typeof startServer>[0]): Promise<HttpServer> {
+  try {
+    return await startServer(options)
+  } catch (error) {
+    const { code = 'error' } = error as NodeJS.ErrnoException
+    const why = listenFaults[code] ?? 'the system refuses it'
+    throw new OperatorError(
+      'cannot_listen',
+      `Cannot listen on ${options.host} port ${options.port}: ${why} (${code}). Change listen.host, listen.port or listen.metrics.`,
+      { cause: error },
+    )
   }
 }

@@ -9,6 +9,7 @@ import {
   type TestAuthorizationServer,
   type TestIdentityProvider,
 } from './authorization-server.ts'
+import type { FileValues } from './config-files.ts'
 import { createTestDatabase, type TestDatabase } from './database.ts'
 import { canaryPrefixes, createSecretScan, type SecretScan } from './secret-scan.ts'
 
@@ -22,7 +23,7 @@ export type BrokerServers = {
   readonly serviceKey: string
   readonly encryptionKey: string
   readonly config: TestConfig
-  stop(): Promise<void>
+  readonly stop: () => Promise<void>
 }
 
 export type BrokerServersOptions = {
@@ -33,8 +34,22 @@ export type BrokerServersOptions = {
 }
 
 /** The file's shape, loosely: tests change any of it. */
-// oxlint-disable-next-line typescript/no-explicit-any
-export type TestConfig = any
+export type TestConfig = FileValues & {
+  public_url: string
+  listen: FileValues
+  data_dir: string
+  database: { url?: string; pool?: number }
+  encryption: { keys: { id: string; secret: string }[] }
+  identity: FileValues & {
+    issuers: FileValues[]
+    login: FileValues
+    services: FileValues[]
+  }
+  upstreams: Record<
+    'files' | 'reports' | 'graph',
+    FileValues & { credential: FileValues & { client_id: string } }
+  >
+}
 
 export const filesUrl = 'http://127.0.0.1/files'
 export const reportsTarget = 'http://127.0.0.1/reports'

@@ -50,7 +50,7 @@ export type TestBroker = Servers & {
    * secret that its tests used in the log, the answers that passed here, /metrics, /openapi.json and every table, and throws
    * when it finds one: no test needs to ask for that.
    */
-  stop(): Promise<void>
+  readonly stop: () => Promise<void>
 }
 
 export type ActivityRow = {
