@@ -8,6 +8,7 @@ import { toStorageFault } from './storage-fault.ts'
 export type Sql = postgres.Sql<{ bigint: number }>
 
 const CONNECT_TIMEOUT_SECONDS = 5
+const RECONNECT_PAUSE_SECONDS = 0.05
 const OLDEST_MAJOR_VERSION = 15
 
 /** What a server's refusal to let us in means for the operator, by SQLSTATE. */
@@ -86,8 +87,8 @@ function connectOptions(address: DatabaseAddress, max: number, onStatement?: () 
     socket: address.socket,
     max,
     connect_timeout: CONNECT_TIMEOUT_SECONDS,
-    // The default grows to 20 s, which the first call after an outage would wait for.
-    backoff: (attempt: number) => Math.min(0.02 * 2 ** attempt, 0.5),
+    // How long a slot rests after its end. The default grows to 20 s, which the first call after an outage would wait for.
+    backoff: () => RECONNECT_PAUSE_SECONDS,
     // Asked for on every new connection otherwise, and a connection that dies meanwhile would end the process with an
     // unhandled rejection. Array types are built in and known (ARRAY_TYPES).
     fetch_types: false,

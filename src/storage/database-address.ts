@@ -99,7 +99,7 @@ function tcpTarget(written: string, defaultPort: number): TcpTarget {
 type Target = TcpTarget | net.IpcNetConnectOpts
 
 function open(target: Target, onSocket: (socket: net.Socket) => void): net.Socket {
-  const socket = named(new net.Socket(), target)
+  const socket = prepared(new net.Socket(), target)
   onSocket(socket)
   // Connecting waits until postgres.js has attached its listeners: an error before that would end the process.
   // It also comes before the first write, which postgres.js makes in an immediate of its own.
@@ -140,7 +140,7 @@ function openFirst(
 
 function connected(target: TcpTarget): Promise<net.Socket> {
   return new Promise((resolve, reject) => {
-    const socket = named(net.connect(target), target)
+    const socket = prepared(net.connect(target), target)
     const timer = setTimeout(() => {
       socket.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' }))
     }, HOST_TIMEOUT_MS)
@@ -157,8 +157,12 @@ function connected(target: TcpTarget): Promise<net.Socket> {
   })
 }
 
-/** postgres.js reads both for its messages, and the host for TLS: the server name and its verification. */
-function named(socket: net.Socket, target: Target): net.Socket {
+function prepared(socket: net.Socket, target: Target): net.Socket {
+  // postgres.js connects anew, at once and for ever, when a server closes before it has let us in; it gives up on an error.
+  socket.once('end', () => {
+    socket.destroy(Object.assign(new Error('closed by the server'), { code: 'CONNECTION_CLOSED' }))
+  })
+  // It reads both for its messages, and the host for TLS: the server name and its verification.
   return 'path' in target ? socket : Object.assign(socket, { host: target.host, port: target.port })
 }
 

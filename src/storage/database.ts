@@ -8,22 +8,22 @@ import { CALL_DEADLINE_MS, CALL_TIMEOUT, withDeadline } from './deadline.ts'
 import { startHeartbeat } from './heartbeat.ts'
 import { useNativeTypes } from './native-types.ts'
 import * as schema from './schema/index.ts'
-import { StorageFault, storageUnavailable } from './storage-fault.ts'
+import { rootOf, StorageFault, storageUnavailable } from './storage-fault.ts'
 import { trackSockets } from './tracked-sockets.ts'
 
 /** A pool of connections to PostgreSQL, and how lately it was heard from. */
 export type Database = {
-  /** drizzle over the pool. Builder queries read and write `Date`, `number` and `Buffer`. */
+  /** drizzle over the pool, for statements inside `run`. They read and write `Date`, `number` and `Buffer`. */
   readonly db: PostgresJsDatabase<typeof schema>
   /**
-   * postgres.js over the same pool, for what drizzle cannot say. timestamptz comes as Date, bigint as number, bytea as
+   * postgres.js over the same pool, inside `run` too, for what drizzle cannot say. timestamptz comes as Date, bigint as number, bytea as
    * Buffer. Bind an array with `${sql.array(values)}` and a cast, `::text[]`. Never call `sql.begin`: it does not
    * survive a connection that dies inside it.
    */
   readonly sql: Sql
 
   /**
-   * Runs one statement: `database.run(() => db.select()…)`.
+   * Runs one statement: `database.run(() => db.select()…)`. The callback is called again when its statement was not sent.
    * @throws BrokerError storage_unavailable on every failure; its cause says what kind, never with a value. A
    * BrokerError of the callback passes.
    */
@@ -39,7 +39,8 @@ export type Database = {
   readonly close: () => Promise<void>
 }
 
-const CLOSE_TIMEOUT_SECONDS = 5
+const CLOSE_WITHIN_MS = 5000
+const FAREWELL_MS = 500
 const PROBE_DEADLINE_MS = 5000
 
 /**
@@ -72,7 +73,10 @@ export async function openDatabases<Name extends string>(options: {
   const address = readDatabaseAddress(options.url, sockets.add)
   const probeSql = connectPool(address, 1)
   const heartbeat = startHeartbeat({
-    probe: () => withDeadline(() => probeSql`select 1`.simple(), PROBE_DEADLINE_MS),
+    async probe() {
+      await sockets.settled()
+      await withDeadline(() => probeSql`select 1`.simple(), PROBE_DEADLINE_MS)
+    },
     beforeProbe: sockets.mark,
     onFailure(error) {
       // Half-open connections: nothing comes back, and nothing says so.
@@ -88,13 +92,28 @@ export async function openDatabases<Name extends string>(options: {
     throw isOperatorError(error) ? error : unreachable(address, error)
   }
 
-  const opened: Sql[] = []
+  const opened: Sql[] = [probeSql]
+  const running = new Set<Promise<unknown>>()
   const close = async () => {
     heartbeat.stop()
-    await Promise.all([
-      probeSql.end({ timeout: 1 }),
-      ...opened.map((sql) => sql.end({ timeout: CLOSE_TIMEOUT_SECONDS })),
-    ])
+    // The driver would wait for statements that it has long reported as failed, so the waiting is done here.
+    await within(CLOSE_WITHIN_MS, Promise.allSettled(running))
+    await Promise.all(opened.map((sql) => sql.end({ timeout: 0 })))
+    // A server that does not answer the farewell would keep the process alive.
+    setTimeout(sockets.destroyAll, FAREWELL_MS).unref()
+  }
+
+  const runStatement = async <T>(statement: () => PromiseLike<T>, slots: number): Promise<T> => {
+    for (let attempt = 0; ; attempt += 1) {
+      try {
+        await sockets.settled()
+        return await withDeadline(statement, CALL_DEADLINE_MS)
+      } catch (error) {
+        if (isBrokerError(error)) throw error
+        if (attempt < slots && wasNeverSent(error)) continue
+        throw storageUnavailable(error)
+      }
+    }
   }
 
   const openPool = (max: number): Database => {
@@ -109,14 +128,12 @@ export async function openDatabases<Name extends string>(options: {
     return {
       db,
       sql,
-      async run(statement) {
-        try {
-          await sockets.settled()
-          return await withDeadline(statement, CALL_DEADLINE_MS)
-        } catch (error) {
-          if (isBrokerError(error)) throw error
-          throw storageUnavailable(error)
-        }
+      run(statement) {
+        const call = runStatement(statement, max)
+        running.add(call)
+        const forget = () => running.delete(call)
+        call.then(forget, forget)
+        return call
       },
       lastHeardAt: heartbeat.lastHeardAt,
       isFresh: heartbeat.isFresh,
@@ -130,4 +147,23 @@ export async function openDatabases<Name extends string>(options: {
     openPool(max),
   ])
   return Object.fromEntries(databases) as Record<Name, Database>
+}
+
+/**
+ * The server's farewell (`terminating connection due to administrator command`) reaches a caller only through a slip of
+ * postgres.js: the statement that it cut off fails as CONNECTION_CLOSED, and the farewell stays and fails the one that
+ * connects the slot anew, before it is sent. So that one may be sent again, and once a slot is often enough.
+ */
+function wasNeverSent(error: unknown): boolean {
+  const { code, severity } = rootOf(error) as { code?: unknown; severity?: unknown }
+  return severity === 'FATAL' && (code === '57P01' || code === '57P02')
+}
+
+async function within(ms: number, wait: Promise<unknown>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined
+  const limit = new Promise((resolve) => {
+    timer = setTimeout(resolve, ms)
+  })
+  await Promise.race([wait, limit])
+  clearTimeout(timer)
 }

@@ -28,7 +28,8 @@ export function toStorageFault(error: unknown): StorageFault {
   return new StorageFault(code, `${root.name}${code === undefined ? '' : ` ${code}`}${text}`)
 }
 
-function rootOf(error: unknown): { name: string; message: string; code?: unknown } {
+/** What the driver threw, without what drizzle put around it. */
+export function rootOf(error: unknown): { name: string; message: string; code?: unknown } {
   let current = error
   while (current instanceof Error && current.cause instanceof Error) current = current.cause
   return current instanceof Error ? current : { name: typeof current, message: '' }

@@ -8,9 +8,11 @@ export type TrackedSockets = {
   readonly mark: () => void
   /** Destroys the sockets that have received nothing since the mark, so that what waits on them fails. */
   readonly destroySilent: () => void
+  readonly destroyAll: () => void
   /**
    * Resolves when no socket is between its death and the end of its close. A statement handed to such a connection
-   * leaves its bytes in the driver's buffer, and every later connect of that slot sends nothing until it times out.
+   * is never answered, or leaves its bytes in the driver's buffer, and every later connect of that slot sends nothing
+   * until it times out.
    */
   readonly settled: () => Promise<void>
 }
@@ -47,6 +49,9 @@ export function trackSockets(): TrackedSockets {
       for (const [socket, state] of open) {
         if (socket.bytesRead === state.received) socket.destroy()
       }
+    },
+    destroyAll() {
+      for (const socket of open.keys()) socket.destroy()
     },
     async settled() {
       while (anyDying()) await new Promise((resolve) => setTimeout(resolve, 1))
