@@ -103,7 +103,11 @@ function partitionStatement(name: string, starts: string, ends: string): string 
   return `
     do $maintenance$ begin
       perform pg_advisory_xact_lock(${partitionLock});
-      if to_regclass('${name}') is not null then return; end if;
+      -- Not to_regclass: its cache does not notice what another session made while we waited for the lock.
+      if exists (
+        select from pg_class made join pg_class log using (relnamespace)
+        where made.relname = '${name}' and log.oid = 'activity'::regclass
+      ) then return; end if;
       lock table activity_default in access exclusive mode;
       create table ${name} (like activity including all);
       with moved as (
