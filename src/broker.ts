@@ -1,3 +1,4 @@
+import { performance } from 'node:perf_hooks'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { type BrokerHooks, type ComposedBroker, compose } from './compose.ts'
 import type { CredentialResolver } from './core/ports/broker-services.ts'
@@ -61,8 +62,9 @@ export async function openBroker(
   }
 
   async function stop(): Promise<void> {
+    const graceEndsAt = performance.now() + graceMs
     await Promise.all(servers.map((server) => server.close(graceMs)))
-    await composed.stop()
+    await composed.stop(Math.max(0, graceEndsAt - performance.now()))
     await storage.close()
   }
 

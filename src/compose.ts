@@ -7,6 +7,7 @@ import { createCredentialMemory } from './core/credential-memory.ts'
 import { createCredentialResolver } from './core/credential-resolver.ts'
 import { createForcedRenewalLimit } from './core/forced-renewals.ts'
 import { createOAuthConnector } from './core/oauth-connector.ts'
+import { isBrokerError } from './core/errors.ts'
 import type { PolicyHook } from './core/policy.ts'
 import type { AcquisitionMethod } from './core/ports/acquisition-method.ts'
 import type { SignIn } from './core/ports/authenticator.ts'
@@ -17,6 +18,7 @@ import type { Sealer } from './core/ports/sealer.ts'
 import type { SubjectTokens } from './core/ports/subject-tokens.ts'
 import { createRefreshCoordinator } from './core/refresh-coordinator.ts'
 import { createResolutionRecorder } from './core/resolution-recorder.ts'
+import { waitAtMost } from './core/single-flight.ts'
 import { createTokenEndpointPauses } from './core/token-endpoint-pauses.ts'
 import type { CredentialMode } from './core/upstream.ts'
 import { createApp } from './http/app.ts'
@@ -67,8 +69,11 @@ export type ComposedBroker = {
   readonly keyCheck: KeyCheck
   /** Fetches what the first calls need. Never rejects. */
   warmUp(): Promise<void>
-  /** Stores what was recorded. After the last request and before the databases close. */
-  stop(): Promise<void>
+  /**
+   * Finishes the requests to authorization servers, `graceMs` at most, then stores what was recorded. After the last request
+   * and before the databases close.
+   */
+  stop(graceMs: number): Promise<void>
 }
 
 /** Records that wait for the database at most: some 15 MB of memory. */
@@ -168,7 +173,10 @@ export function compose(options: {
     activity,
     protectedResources,
     readiness: [
-      { name: 'database', isReady: () => databases.calls.isFresh() },
+      {
+        name: 'database',
+        isReady: async () => databases.calls.isFresh() && (await answers(keyCheck.verify())),
+      },
       { name: 'spool', isReady: () => recorder.stats().depth < auditCapacity },
       { name: 'keys', isReady: () => isWell(keyCheck.verify()) },
     ],
@@ -185,7 +193,10 @@ export function compose(options: {
     async warmUp() {
       await identity.authenticator.probe()
     },
-    stop: () => recorder.stop(),
+    async stop(graceMs) {
+      await waitAtMost(resolver.idle(), graceMs)
+      await recorder.stop()
+    },
   }
 }
 
@@ -245,6 +256,14 @@ function countedMethods(
     token_exchange: metrics.countTokenRequests(methods.token_exchange),
     entra_obo: metrics.countTokenRequests(methods.entra_obo),
   }
+}
+
+/** Whether the database answers a check, whatever it says: a wrong key is not the database's fault. */
+async function answers(check: Promise<void>): Promise<boolean> {
+  return check.then(
+    () => true,
+    (error: unknown) => !isBrokerError(error, 'storage_unavailable'),
+  )
 }
 
 async function isWell(check: Promise<void>): Promise<boolean> {

@@ -64,7 +64,13 @@ export function createCredentialResolver(ports: {
   readonly records: ResolutionRecorder
   readonly storage: StorageHealth
   readonly clock: Clock
-}): CredentialResolver {
+}): CredentialResolver & {
+  /**
+   * Resolves when no renewal or exchange is under way. A stop waits for it: a caller may have left, or was served meanwhile, and
+   * the refresh token that the answer brings is the only one there is.
+   */
+  readonly idle: () => Promise<void>
+} {
   const { credentials, memory, refresh, acquirer, connector, forcedRenewals } = ports
   const { policy, records, storage, clock } = ports
   const flights = createSingleFlight<Renewal>()
@@ -341,7 +347,7 @@ export function createCredentialResolver(ports: {
     return new BrokerError('connect_required', { ...error.details, connectUrl, cause: error })
   }
 
-  return { resolve }
+  return { resolve, idle: () => flights.idle() }
 }
 
 /** What the record of a call will say, known only as the call goes on. */

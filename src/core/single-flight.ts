@@ -11,6 +11,8 @@ export type Flight<T> = {
  */
 export function createSingleFlight<T>(): {
   join(key: string, work: () => Promise<T>): Flight<T>
+  /** Resolves when no work is running, however each ended. */
+  idle(): Promise<void>
 } {
   const flights = new Map<string, Promise<T>>()
   return {
@@ -22,6 +24,9 @@ export function createSingleFlight<T>(): {
       result.catch(() => {})
       flights.set(key, result)
       return { result, started: true }
+    },
+    async idle() {
+      while (flights.size > 0) await Promise.allSettled(flights.values())
     },
   }
 }
