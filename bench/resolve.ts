@@ -3,8 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { SignJWT } from 'jose'
-import postgres from 'postgres'
-import { openBenchDatabase } from './database.ts'
+import { connectTo, openBenchDatabase } from './database.ts'
 import { type Child, startChild } from './child.ts'
 import { load, median, postRequest, quantile } from './load.ts'
 import { startTokenEndpoint } from './token-endpoint.ts'
@@ -51,7 +50,7 @@ const betterAuth = await startChild('better-auth-server', {
   TOKEN_LENGTH: String(tokenLength),
   PEOPLE: String(people),
 })
-const activity = postgres(database.brokerUrl, { max: 1 })
+const activity = connectTo(database.brokerUrl)
 
 try {
   const failed = [...(await cold()), ...(await warm()), ...(await inProcess()), ...(await memory())]

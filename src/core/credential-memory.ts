@@ -29,13 +29,13 @@ export interface CredentialMemory {
 }
 
 const maxBytes = 16 * 1024 * 1024
-/** What an entry costs besides its token, which stands in it twice (measured on Node 20). */
+/** What an entry costs besides its token, which stands in it three times: by itself, formatted, and in the answer. */
 const entryBytes = 1024
 
 export function createCredentialMemory(): CredentialMemory {
   const remembered = new LRUCache<string, RememberedCredential>({
     maxSize: maxBytes,
-    sizeCalculation: ({ resolved }, key) => entryBytes + 2 * resolved.value.length + key.length,
+    sizeCalculation: ({ resolved }, key) => entryBytes + 3 * resolved.value.length + key.length,
   })
   const loading = new Map<string, Set<{ forgotten: boolean }>>()
 

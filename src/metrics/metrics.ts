@@ -1,5 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
-import type { AuditRecord } from '../core/audit-event.ts'
+import { type AuditOutcome, type AuditRecord, auditOutcomes } from '../core/audit-event.ts'
 import { AcquisitionFailure } from '../core/failure-verdict.ts'
 import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
 import type { AuditSink } from '../core/ports/audit-sink.ts'
@@ -20,11 +20,17 @@ export interface Metrics {
 export function createMetrics(ports: { readonly auditStats: () => AuditStats }): Metrics {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
+  // Counted here and told when asked: a label looked up on every call would cost more than the call's other numbers together.
+  const resolved: Record<AuditOutcome, number> = { success: 0, failure: 0 }
   const resolves = new Counter({
     name: 'onbehalf_resolve_total',
     help: 'Resolve calls of authenticated services, by outcome.',
     labelNames: ['outcome'],
-    registers: [registry],
+    registers: [],
+    collect() {
+      this.reset()
+      for (const outcome of auditOutcomes) this.inc({ outcome }, resolved[outcome])
+    },
   })
   const refreshes = new Counter({
     name: 'onbehalf_refresh_total',
@@ -60,20 +66,15 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
       this.inc(ports.auditStats().dropped)
     },
   })
+  registry.registerMetric(resolves)
   registry.registerMetric(waiting)
   registry.registerMetric(dropped)
-  // Bound once: looking a label up on every call would cost more than the count.
-  const resolved = {
-    success: resolves.labels({ outcome: 'success' }),
-    failure: resolves.labels({ outcome: 'failure' }),
-  }
-  for (const outcome of Object.values(resolved)) outcome.inc(0)
   for (const result of ['success', 'failure']) refreshes.inc({ result }, 0)
 
   function count(record: AuditRecord): void {
     if (record.action === 'credential_corrupt') corrupt.inc()
     if (record.action === 'refresh') refreshes.inc({ result: record.outcome })
-    if (record.actor.kind === 'service') resolved[record.outcome].inc()
+    if (record.actor.kind === 'service') resolved[record.outcome] += 1
   }
 
   async function counted<T>(upstream: string, request: () => Promise<T>): Promise<T> {
