@@ -68,6 +68,8 @@ function configurationOf(config: BrokerConfig, warnings: Configuration['warnings
   }
 }
 
+const leftoversMs = 2000
+
 async function serve(
   config: BrokerConfig,
   warnings: Configuration['warnings'],
@@ -86,6 +88,8 @@ async function serve(
     await broker.stop()
   }
   log.info({ event: 'stopped' })
+  // What nobody waits for, such as a revocation, may still end well; a server that does not answer must not hold the process.
+  setTimeout(() => process.exit(), leftoversMs).unref()
   return 0
 }
 
