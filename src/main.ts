@@ -2,13 +2,15 @@
 import { readFile } from 'node:fs/promises'
 import { openBroker } from './broker.ts'
 import { runCli } from './cli/index.ts'
-import type { CliOutput, CliServices, Configuration } from './cli/services.ts'
+import type { CliOutput, CliServices, Configuration, ConfigurationProblem } from './cli/services.ts'
 import { keyCheckFor } from './compose.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { configJsonSchema } from './config/json-schema.ts'
 import { loadConfigFile } from './config/loader.ts'
+import { isOperatorError } from './core/operator-error.ts'
 import { createBroker } from './index.ts'
 import { createLog, silentLog } from './log.ts'
+import { readDatabaseAddress } from './storage/database-address.ts'
 import { migrateStorage, withStorage } from './storage/open-storage.ts'
 import { version } from './version.ts'
 
@@ -25,6 +27,8 @@ const services: CliServices = {
       readFile: (file) => readFile(file, 'utf8'),
     })
     if ('problems' in loaded) return { problems: loaded.problems }
+    const problems = databaseProblems(loaded.config)
+    if (problems.length > 0) return { problems }
     return { configuration: configurationOf(loaded.config, loaded.warnings) }
   },
 
@@ -69,6 +73,18 @@ function configurationOf(config: BrokerConfig, warnings: Configuration['warnings
 }
 
 const leftoversMs = 2000
+
+/** What only the storage room can tell of a database URL; opens nothing. */
+function databaseProblems({ database }: BrokerConfig): readonly ConfigurationProblem[] {
+  if (database.url === undefined) return []
+  try {
+    readDatabaseAddress(database.url, () => {})
+    return []
+  } catch (error) {
+    if (!isOperatorError(error)) throw error
+    return [{ path: 'database.url', message: error.message }]
+  }
+}
 
 async function serve(
   config: BrokerConfig,
