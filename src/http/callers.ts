@@ -85,7 +85,7 @@ export function createCallers(
   /** The bearer of the request; undefined where the header is absent or of another scheme. */
   function bearerOf(c: HttpContext): string | undefined {
     const header = c.req.header('authorization')
-    refuseQueryToken(c.req.url, header !== undefined)
+    refuseQueryToken(c.req.url, header !== undefined || cookies.session(c) !== undefined)
     if (header === undefined) return undefined
     const token = parseBearer(header)
     if (token === undefined) {
@@ -121,12 +121,18 @@ export function sendsToken(header: string | undefined): boolean {
   return header !== undefined && /^bearer +\S/i.test(header)
 }
 
-const tokenParameter = /[?&](?:access_token|token)=/
+const tokenParameters: readonly string[] = ['access_token', 'token']
 
-/** A token in a query string ends in logs and histories, so it is never read (RFC 6750 §5.3). */
+/**
+ * A token in a query string ends in logs and histories, so it is never read (RFC 6750 §5.3).
+ * @throws BrokerError invalid_request when the caller also says otherwise who it is.
+ */
 export function refuseQueryToken(url: string, sentOtherwise: boolean): void {
   const query = url.indexOf('?')
-  if (query === -1 || !tokenParameter.test(url.slice(query))) return
+  if (query === -1) return
+  // Decoded: `access%5Ftoken` is the same name.
+  const sent = new URLSearchParams(url.slice(query + 1))
+  if (!tokenParameters.some((name) => sent.has(name))) return
   // Alone it is as good as nothing, which the caller's 401 says.
   if (!sentOtherwise) return
   throw new BrokerError('invalid_request', {

@@ -90,10 +90,12 @@ describe('A person at the API (contract section 3)', () => {
 
   it('F-6: a token in the query is never read', async () => {
     const { app, room } = createHttpRoom()
-    for (const name of ['access_token', 'token']) {
+    const cookie = room.cookieOf(ada)
+    for (const name of ['access_token', 'token', 'access%5Ftoken']) {
       const path = `/api/v1/me?${name}=${adaToken}`
       expect((await app.request(path)).status).toBe(401)
       expect((await app.request(path, { headers: bearer(adaToken) })).status).toBe(400)
+      expect((await app.request(path, { headers: { cookie } })).status).toBe(400)
     }
     expect((await app.request('/api/v1/me?x=1', { headers: bearer(adaToken) })).status).toBe(200)
     expect(room.seenTokens).toEqual([adaToken])
