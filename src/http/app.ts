@@ -46,7 +46,7 @@ export function createApp(services: HttpServices): HttpApp {
   // Before the edge, which it does without: see there.
   addResolveRoute(app, services, problems)
 
-  app.use('*', createEdge(services))
+  app.use('*', createEdge({ ...services, methodsAt: (path) => methodsAt(app, path) }))
   addConnectionRoutes(routes, services)
   addMeRoutes(routes)
   addActivityRoutes(routes, services)

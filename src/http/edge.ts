@@ -23,6 +23,8 @@ const singleHeaders: ReadonlySet<string> = new Set([
 export function createEdge(ports: {
   readonly publicUrl: string
   readonly clock: Clock
+  /** What an address takes, for `Allow` (RFC 9110 §15.5.6). */
+  readonly methodsAt: (path: string) => readonly string[]
 }): MiddlewareHandler<HttpEnv> {
   const headers = Object.entries(securityHeaders(ports.publicUrl))
   return async (c, next) => {
@@ -30,7 +32,10 @@ export function createEdge(ports: {
     c.set('requestId', requestId)
     c.set('startedAt', ports.clock.now())
     refuseAmbiguousHead(c.env?.incoming?.rawHeaders, c.req.header('transfer-encoding'))
-    if (!methods.includes(c.req.method)) throw new BrokerError('method_not_allowed')
+    if (!methods.includes(c.req.method)) {
+      const allowedMethods = ports.methodsAt(c.req.path)
+      throw new BrokerError('method_not_allowed', { allowedMethods })
+    }
     if (c.req.path.length > longestPath) throw new BrokerError('not_found')
     await next()
     const answer = c.res.headers

@@ -104,11 +104,14 @@ export function createProblems(ports: {
 }
 
 /** The answer where no application is there to give one, such as to a request without a possible address. */
-export function plainProblem(code: 'internal_error' | 'invalid_request'): Response {
-  const { status, title } = problems[code]
+export function plainProblem(
+  code: 'internal_error' | 'invalid_request' | 'not_found',
+  status: ContentfulStatusCode = problems[code].status,
+): Response {
+  const { title } = problems[code]
   const requestId = randomUUID()
   const problem: Problem = { type: 'about:blank', title, status, code, request_id: requestId }
-  return problemResponse(problem, requestId, {})
+  return problemResponse(problem, requestId, { 'cache-control': 'no-store' })
 }
 
 function problemResponse(

@@ -1,4 +1,5 @@
-import { createServer, type Server } from 'node:http'
+import { createServer, type Server, type ServerResponse, STATUS_CODES } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener, type HttpBindings, RequestError } from '@hono/node-server'
 import { plainProblem } from './problem.ts'
@@ -24,6 +25,8 @@ export async function startServer(options: {
   const listener = getRequestListener(
     (request, env) => options.fetch(request, env as HttpBindings),
     {
+      // HTTP/1.0 has no Host, and balancers ask for our health in it. Nothing is taken from this name.
+      hostname: 'localhost',
       // A RequestError is what did not become a request at all: an impossible Host or target.
       errorHandler: (error) =>
         plainProblem(error instanceof RequestError ? 'invalid_request' : 'internal_error'),
@@ -36,9 +39,17 @@ export async function startServer(options: {
     requestTimeout: 60_000,
     keepAliveTimeout: 65_000,
   }
+  const answers = new WeakMap<Duplex, ServerResponse>()
   const server = createServer(limits, (incoming, outgoing) => {
+    answers.set(incoming.socket, outgoing)
     // Nothing of an answer that cannot be written may end the process.
     listener(incoming, outgoing).catch(() => outgoing.destroy())
+  })
+  server.on('clientError', (error, socket) => {
+    // An answer that has begun must not be followed by the text of another.
+    const canAnswer = socket.writable && answers.get(socket)?.headersSent !== true
+    if (canAnswer) void refuseUnreadable(error, socket)
+    else socket.destroy()
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -50,6 +61,26 @@ export async function startServer(options: {
   const address = server.address()
   const listening = typeof address === 'object' && address !== null ? address.port : port
   return { host, port: listening, close: (graceMs) => close(server, graceMs) }
+}
+
+const statusOfFault: Readonly<Record<string, 408 | 431>> = {
+  ERR_HTTP_REQUEST_TIMEOUT: 408,
+  HPE_HEADER_OVERFLOW: 431,
+}
+
+/** Answers to bytes that are no request, so that errors look alike here too. */
+async function refuseUnreadable(error: NodeJS.ErrnoException, socket: Duplex): Promise<void> {
+  const status = statusOfFault[error.code ?? ''] ?? 400
+  const answer = plainProblem('invalid_request', status)
+  const body = await answer.text()
+  const head = [
+    `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
+    ...[...answer.headers].map(([name, value]) => `${name}: ${value}`),
+    `content-length: ${Buffer.byteLength(body)}`,
+    'connection: close',
+  ]
+  // Ended and then destroyed: what the sender still has to say is not read.
+  socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy())
 }
 
 async function close(server: Server, graceMs: number): Promise<void> {

@@ -176,6 +176,27 @@ describe('Any route on a socket', () => {
     expect(answer.status).toBe(431)
   })
 
+  it.each([
+    ['no request at all', 'garbage\r\n\r\n', 400],
+    ['a method that HTTP does not know', request('FOO /api/v1/me', [host]), 400],
+    ['a header without a colon', request('GET /healthz', [host, 'Bad Header']), 400],
+    ['two lengths', request(resolveLine, [host, key, length, 'Content-Length: 6'], body), 400],
+    ['a head above 16 KiB', request('GET /healthz', [host, `X: ${'x'.repeat(17_000)}`]), 431],
+  ])('contract section 10: answers %s with a problem', async (_name, text, status) => {
+    const answer = await send(text)
+    expect(answer.status).toBe(status)
+    expect(answer.head).toContain('content-type: application/problem+json')
+    expect(answer.head).toContain('connection: close')
+    const problem = JSON.parse(answer.body) as Record<string, unknown>
+    expect(problem).toMatchObject({ type: 'about:blank', status, code: 'invalid_request' })
+    expect(problem['request_id']).toMatch(/^[\da-f-]{36}$/)
+  })
+
+  it('answers a balancer that asks for the health in HTTP/1.0, without a Host', async () => {
+    expect((await send('GET /healthz HTTP/1.0\r\n\r\n')).status).toBe(200)
+    expect((await send('GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n')).status).toBe(400)
+  })
+
   it('answers HEAD without a body', async () => {
     const answer = await send(request('HEAD /healthz', [host]))
     expect(answer.status).toBe(200)

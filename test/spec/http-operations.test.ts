@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest'
+import { createMetricsApp } from '../../src/http/routes/metrics.ts'
 import { adaToken, createHttpRoom, problemOf } from '../support/http-room.ts'
 
 describe('Health (contract section 10)', () => {
@@ -41,6 +42,16 @@ describe('/metrics', () => {
     expect(await response.text()).toContain('onbehalf_resolve_total')
   })
 
+  it('has nothing else on a listener of its own, and says so as everywhere', async () => {
+    const { services } = createHttpRoom()
+    if (services.metrics === undefined) throw new Error('the room has metrics')
+    const app = createMetricsApp(services.metrics)
+    expect(await (await app.request('/metrics')).text()).toContain('onbehalf_resolve_total')
+    const elsewhere = await app.request('/api/v1/me')
+    expect(elsewhere.status).toBe(404)
+    expect(await problemOf(elsewhere)).toMatchObject({ code: 'not_found', status: 404 })
+  })
+
   it('is not here when it has a listener of its own', async () => {
     const { app } = createHttpRoom({ metrics: undefined })
     expect((await app.request('/metrics')).status).toBe(404)
@@ -67,10 +78,14 @@ describe('RFC 9728 documents', () => {
   })
 
   it.each(['/mcp/nope', '/proxy/files', '/ext-authz/files', '/', '/mcp'])(
-    'knows no %s: 404',
+    'knows no %s: 404, which a client of another origin can read',
     async (path) => {
       const { app } = createHttpRoom()
-      expect((await app.request(base + path)).status).toBe(404)
+      const response = await app.request(base + path)
+      expect(response.status).toBe(404)
+      expect(response.headers.get('access-control-allow-origin')).toBe('*')
+      expect(response.headers.get('cross-origin-resource-policy')).toBe('cross-origin')
+      expect(await problemOf(response)).toMatchObject({ code: 'not_found' })
     },
   )
 
@@ -130,6 +145,9 @@ describe('Every answer', () => {
     expect(wrong.status).toBe(405)
     expect(wrong.headers.get('allow')).toBe('GET, HEAD, DELETE')
     expect(await problemOf(wrong)).toMatchObject({ code: 'method_not_allowed' })
+    const unknown = await app.request('/api/v1/connections/files', { method: 'PROPFIND' })
+    expect(unknown.status).toBe(405)
+    expect(unknown.headers.get('allow')).toBe('GET, HEAD, DELETE')
     const head = await app.request('/healthz', { method: 'HEAD' })
     expect(head.status).toBe(200)
     expect(await head.text()).toBe('')

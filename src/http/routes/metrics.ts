@@ -1,5 +1,6 @@
 import { Hono } from 'hono'
 import { z } from '@hono/zod-openapi'
+import { plainProblem } from '../problem.ts'
 import type { Routes } from '../routing.ts'
 import type { Metrics } from '../services.ts'
 
@@ -29,6 +30,7 @@ export function addMetricsRoute(routes: Routes, metrics: Metrics): void {
 export function createMetricsApp(metrics: Metrics): Hono {
   const app = new Hono()
   app.get('/metrics', () => metricsAnswer(metrics))
+  app.notFound(() => plainProblem('not_found'))
   return app
 }
 

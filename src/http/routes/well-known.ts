@@ -19,21 +19,22 @@ export function addWellKnownRoutes(
   const answer = (c: HttpContext): Response => {
     const document = services.protectedResources.document(c.req.path.slice(base.length))
     if (document === undefined) throw new BrokerError('not_found')
-    return c.json(document, 200, {
-      'access-control-allow-origin': '*',
-      'cache-control': 'public, max-age=300',
-      'cross-origin-resource-policy': 'cross-origin',
-    })
+    return c.json(document, 200, { 'cache-control': 'public, max-age=300' })
   }
   // Clients in a browser send MCP-Protocol-Version along, which makes the browser ask first.
   const preflight = (c: HttpContext): Response =>
     c.body(null, 204, {
-      'access-control-allow-origin': '*',
       'access-control-allow-methods': 'GET, HEAD',
       'access-control-allow-headers': '*',
       'access-control-max-age': '86400',
     })
 
+  // Refusals too: a client in a browser looks in several places, and could not tell a 404 from a dead server otherwise.
+  app.use(`${base}/*`, async (c, next) => {
+    await next()
+    c.res.headers.set('access-control-allow-origin', '*')
+    c.res.headers.set('cross-origin-resource-policy', 'cross-origin')
+  })
   for (const path of [base, `${base}/:path{.+}`]) {
     app.get(path, answer)
     app.options(path, preflight)
