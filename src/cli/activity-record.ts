@@ -17,7 +17,7 @@ export const activityRecord = z.object({
   reason: z.string().nullable(),
   duration_ms: z.number(),
   details: z.object({
-    identity: z.string().optional(),
+    identity: z.string().nullish(),
     client_id: z.string().optional(),
     sub: z.string().optional(),
     aud: z.union([z.string(), z.array(z.string())]).optional(),

@@ -62,10 +62,12 @@ const id = z
   .min(1)
   .max(LONGEST_ID)
   .regex(/^\P{Cc}+$/u)
+  // Written again here and below: the generator of the document keeps the flag as text, and such a pattern fits nothing.
+  .openapi({ pattern: '^\\P{Cc}+$' })
 const uuid = z
   .string()
   .regex(/^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i)
-  .openapi({ format: 'uuid' })
+  .openapi({ format: 'uuid', pattern: '^[\\dA-Fa-f]{8}(?:-[\\dA-Fa-f]{4}){3}-[\\dA-Fa-f]{12}$' })
 const instant = z
   .string()
   .transform((text, context) => parseQueryInstant(text) ?? refuse(context))

@@ -91,7 +91,7 @@ describe('GET /api/v1/activity', () => {
       upstream: null,
       outcome: 'failure',
       reason: 'unknown_upstream',
-      details: {},
+      details: { identity: null },
     })
     expect(Object.keys(newest ?? {})).toEqual(Object.keys(oldest ?? {}))
   })

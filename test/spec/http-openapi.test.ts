@@ -99,6 +99,30 @@ describe('/openapi.json', () => {
   })
 })
 
+describe('Patterns of /openapi.json (JSON Schema 2020-12 §6.3.3)', () => {
+  function patternsOf(value: unknown): readonly string[] {
+    if (typeof value !== 'object' || value === null) return []
+    return Object.entries(value).flatMap(([name, inner]) =>
+      name === 'pattern' && typeof inner === 'string' ? [inner] : patternsOf(inner),
+    )
+  }
+
+  it('are of the standard: no flags, and each fits something that the broker takes', async () => {
+    const { document } = await load()
+    const patterns = [...new Set(patternsOf(document))]
+    expect(patterns.length).toBeGreaterThan(2)
+    const taken = ['files', 'https://login.example.com', '0194C0DE-0000-7000-8000-000000000001']
+    for (const pattern of patterns) {
+      const fits = new RegExp(pattern, 'u')
+      expect(
+        taken.some((value) => fits.test(value)),
+        pattern,
+      ).toBe(true)
+      expect(fits.test('\n'), pattern).toBe(false)
+    }
+  })
+})
+
 describe('docs/rest.md', () => {
   it('explains every route of the API', async () => {
     const { document } = await load()

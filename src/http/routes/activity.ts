@@ -30,7 +30,7 @@ const record = z
     outcome: z.enum(auditOutcomes),
     reason: z.enum(auditReasons).nullable(),
     duration_ms: z.number(),
-    details: z.object({ identity: z.enum(['token', 'asserted']).optional() }),
+    details: z.object({ identity: z.enum(['token', 'asserted']).nullable().optional() }),
   })
   .openapi('ActivityRecord')
 
@@ -154,6 +154,11 @@ function recordJson(found: ActivityRecord): z.input<typeof record> {
     outcome: found.outcome,
     reason: found.reason,
     duration_ms: found.durationMs,
-    details: found.details,
+    details: detailsJson(found),
   }
+}
+
+/** Each type has its own fields; those of a type are always there, null without a value. */
+function detailsJson({ type, details }: ActivityRecord): z.input<typeof record>['details'] {
+  return type === 'credential_broker' ? { identity: details.identity ?? null } : details
 }
