@@ -54,6 +54,32 @@ describe('POST /api/v1/resolve: the credential (contract section 5)', () => {
     expect(asked?.subjectToken?.reveal()).toBe(adaToken)
   })
 
+  it('takes any text as `rejected`: what is no fingerprint of ours changes nothing', async () => {
+    for (const rejected of ['', 'x'.repeat(1000), 'é']) {
+      const http = createHttpRoom()
+      const response = await resolveWith(http, {
+        upstream: 'files',
+        subject_token: adaToken,
+        rejected,
+      })
+      expect(response.status).toBe(200)
+      expect(http.room.asked[0]?.rejected).toBe(rejected)
+    }
+  })
+
+  it('names the way to authenticate in every 401, also where a server refused the token of the person', async () => {
+    const http = createHttpRoom()
+    http.room.resolve = () => {
+      throw new BrokerError('invalid_subject_token')
+    }
+    const response = await resolveWith(http, { upstream: 'files', subject_token: adaToken })
+    expect(response.status).toBe(401)
+    expect(response.headers.get('www-authenticate')).toMatch(
+      /^Bearer resource_metadata="[^"]+", scope="broker:use", error="invalid_token"$/,
+    )
+    expect(await problemOf(response)).toMatchObject({ code: 'invalid_subject_token' })
+  })
+
   it('waits for a resolver and an identity provider that take their time', async () => {
     const http = createHttpRoom()
     http.room.resolve = async () => ({
@@ -195,8 +221,8 @@ describe('POST /api/v1/resolve: the body', () => {
       'user.id',
     ],
     [
-      'a long fingerprint',
-      { upstream: 'files', subject_token: adaToken, rejected: 'x'.repeat(129) },
+      'a fingerprint that is no text',
+      { upstream: 'files', subject_token: adaToken, rejected: 5 },
       'rejected',
     ],
     ['an unknown field', { upstream: 'files', subject_token: adaToken, cache: true }, 'cache'],
