@@ -68,7 +68,7 @@ function configurationOf(config: BrokerConfig, warnings: Configuration['warnings
     serve: (output) => untilSignal((signal) => serve(config, warnings, output, signal)),
     migrate: () => migrateStorage(place, silentLog),
     keyStatus: () =>
-      withStorage(place, silentLog, (database) => keyCheckFor(config, database).status()),
+      withStorage(place, silentLog, (opened) => keyCheckFor(config, opened).status()),
   }
 }
 
