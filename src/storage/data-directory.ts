@@ -16,7 +16,7 @@ import {
 import net from 'node:net'
 import os from 'node:os'
 import { dirname, join, resolve as absolute } from 'node:path'
-import { OperatorError } from '../core/operator-error.ts'
+import { isOperatorError, OperatorError } from '../core/operator-error.ts'
 
 /** A directory that belongs to this process until it is released or the process ends, however it ends. */
 export type DataDirectory = {
@@ -49,25 +49,39 @@ export async function claimDataDirectory(path: string): Promise<DataDirectory> {
   const giveUpAt = Date.now() + contentionMs
   for (;;) {
     const lock = await showLock(directory)
-    const others = await liveLocks(directory, lock.name)
-    if (others.length === 0) {
-      await writeFile(
-        join(directory, ownerFile),
-        JSON.stringify({ lock: lock.name, pid: process.pid }),
-        { mode: 0o600 },
-      )
-      return { path: directory, release: () => lock.withdraw() }
+    try {
+      const others = await liveLocks(directory, lock.name)
+      if (others.length === 0) {
+        await writeOwner(directory, lock.name)
+        return { path: directory, release: () => lock.withdraw() }
+      }
+      const owner = await readOwner(directory)
+      if ((owner !== undefined && others.includes(owner.lock)) || Date.now() > giveUpAt) {
+        throw inUse(directory, owner)
+      }
+    } catch (error) {
+      await lock.withdraw()
+      throw isOperatorError(error) ? error : unusable(directory, error)
     }
     await lock.withdraw()
-    const owner = await readOwner(directory)
-    if ((owner !== undefined && others.includes(owner.lock)) || Date.now() > giveUpAt) {
-      throw new OperatorError(
-        'data_dir_in_use',
-        `Another onbehalf${owner === undefined ? '' : ` (process ${owner.pid})`} is using the data directory ${directory}. Stop it, or give this one another data_dir.`,
-      )
-    }
     await sleep(20 + Math.random() * 80)
   }
+}
+
+type Owner = { readonly lock: string; readonly pid: number }
+
+function inUse(directory: string, owner: Owner | undefined): OperatorError {
+  const who = owner === undefined ? 'Another onbehalf' : `Another onbehalf (process ${owner.pid})`
+  return new OperatorError(
+    'data_dir_in_use',
+    `${who} is using the data directory ${directory}. Stop it, or give this one another data_dir.`,
+  )
+}
+
+/** For messages only: what counts is the lock itself. */
+async function writeOwner(directory: string, lock: string): Promise<void> {
+  const owner: Owner = { lock, pid: process.pid }
+  await writeFile(join(directory, ownerFile), JSON.stringify(owner), { mode: 0o600 })
 }
 
 /** Whether a running process has taken the directory; false where there is none. */
@@ -141,12 +155,9 @@ async function liveLocks(directory: string, own: string | undefined): Promise<st
   return live
 }
 
-async function readOwner(directory: string): Promise<{ lock: string; pid: number } | undefined> {
+async function readOwner(directory: string): Promise<Owner | undefined> {
   try {
-    return JSON.parse(await readFile(join(directory, ownerFile), 'utf8')) as {
-      lock: string
-      pid: number
-    }
+    return JSON.parse(await readFile(join(directory, ownerFile), 'utf8')) as Owner
   } catch {
     return undefined
   }

