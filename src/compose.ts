@@ -120,7 +120,7 @@ export function compose(options: {
     connects: createConnectStore({ records: createConnectRecords(databases.calls), sealer }),
     credentials,
     memory,
-    authorization: createAuthorizationClient({ http, clock }),
+    authorization: metrics.countCodes(createAuthorizationClient({ http, clock })),
     method: methods.oauth_connect,
     audit,
     clock,

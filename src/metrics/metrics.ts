@@ -3,6 +3,7 @@ import { type AuditOutcome, type AuditRecord, auditOutcomes } from '../core/audi
 import { AcquisitionFailure } from '../core/failure-verdict.ts'
 import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
 import type { AuditSink } from '../core/ports/audit-sink.ts'
+import type { AuthorizationClient } from '../core/ports/authorization-client.ts'
 
 /** What the audit queue says of itself. */
 export type AuditStats = { readonly bytes: number; readonly dropped: number }
@@ -15,6 +16,8 @@ export interface Metrics {
   countRecords(sink: AuditSink): AuditSink
   /** Counts requests to token endpoints by upstream and result. */
   countTokenRequests(method: AcquisitionMethod): AcquisitionMethod
+  /** The same for the codes that connecting redeems. */
+  countCodes(client: AuthorizationClient): AuthorizationClient
 }
 
 export function createMetrics(ports: { readonly auditStats: () => AuditStats }): Metrics {
@@ -114,5 +117,10 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
         revoke: (upstream, token, hint) => method.revoke(upstream, token, hint),
       }
     },
+    countCodes: (client) => ({
+      request: (upstream, asked) => client.request(upstream, asked),
+      redeem: (upstream, asked) => counted(upstream.name, () => client.redeem(upstream, asked)),
+      host: (upstream) => client.host(upstream),
+    }),
   }
 }
