@@ -1,6 +1,7 @@
 import { createAcquisitionMethods, createAuthorizationClient } from './acquisition/index.ts'
 import { createAuditRecorder } from './audit/recorder.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
+import { createArrivals } from './core/arrivals.ts'
 import { createConnections } from './core/connections.ts'
 import { createCredentialAcquirer } from './core/credential-acquirer.ts'
 import { createCredentialMemory } from './core/credential-memory.ts'
@@ -111,6 +112,7 @@ export function compose(options: {
   const memory = createCredentialMemory()
   const methods = countedMethods(createAcquisitionMethods({ http, clock }), metrics)
   const pauses = createTokenEndpointPauses({ clock, random: Math.random })
+  const arrivals = createArrivals()
   const identity = identityRoom(options, { http, sealer, clock })
   const { subjectTokens } = identity
 
@@ -122,6 +124,7 @@ export function compose(options: {
     memory,
     authorization: metrics.countCodes(createAuthorizationClient({ http, clock })),
     method: methods.oauth_connect,
+    arrivals,
     audit,
     clock,
   })
@@ -135,8 +138,8 @@ export function compose(options: {
       memory,
       methods,
       subjectTokens,
-      connector,
       pauses,
+      arrivals,
       clock,
     }),
     connector,
@@ -165,6 +168,8 @@ export function compose(options: {
       memory,
       methods,
       subjectTokens,
+      pauses,
+      arrivals,
       activity,
       audit,
       clock,

@@ -68,7 +68,7 @@ export const auditReasons = [
 export type AuditReason = (typeof auditReasons)[number]
 
 /**
- * One operation, as the activity log keeps it (docs/rest.md). No field can hold a secret: closed sets, ids and numbers.
+ * One operation, as the activity log keeps it. No field can hold a secret: closed sets, ids and numbers.
  * `userId` and `issuer` come from a verified token only, `upstream` is a configured name, `requestId` a UUID.
  */
 export type AuditEvent = {

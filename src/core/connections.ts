@@ -1,11 +1,15 @@
+import type { Arrivals } from './arrivals.ts'
 import type { Person } from './caller.ts'
 import {
-  type ConnectionReason,
-  type ConnectionStatus,
-  type CredentialKey,
-  freshnessOf,
-} from './credential.ts'
-import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
+  type ConnectionState,
+  connectionState,
+  isServable,
+  unavailable,
+  working,
+} from './connection-state.ts'
+import type { CredentialKey } from './credential.ts'
+import { type CredentialMemory, memoryKey, memoryKeyOf } from './credential-memory.ts'
+import { isBrokerError } from './errors.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { ActivityStore } from './ports/activity-store.ts'
 import type { AuditSink } from './ports/audit-sink.ts'
@@ -13,10 +17,11 @@ import type { Connections, ConnectionView } from './ports/broker-services.ts'
 import type { Clock } from './ports/clock.ts'
 import type { CredentialStore, StoredConnection } from './ports/credential-store.ts'
 import type { SubjectTokens } from './ports/subject-tokens.ts'
+import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
 import {
   bindingOf,
+  type CredentialBinding,
   isConnectable,
-  isSameBinding,
   mayUseUpstream,
   methodOfMode,
   type Upstream,
@@ -29,11 +34,14 @@ export function createConnections(ports: {
   readonly memory: CredentialMemory
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
   readonly subjectTokens: SubjectTokens
+  readonly pauses: Pick<TokenEndpointPauses, 'isFailing'>
+  readonly arrivals: Pick<Arrivals, 'refuse'>
   readonly activity: Pick<ActivityStore, 'lastUses'>
   readonly audit: AuditSink
   readonly clock: Clock
 }): Connections {
-  const { upstreams, credentials, memory, methods, subjectTokens, activity, audit, clock } = ports
+  const { upstreams, credentials, memory, methods, subjectTokens } = ports
+  const { pauses, arrivals, activity, audit, clock } = ports
 
   async function list(person: Person, presentsToken: boolean): Promise<readonly ConnectionView[]> {
     const [stored, lastUses] = await Promise.all([
@@ -98,11 +106,17 @@ export function createConnections(ports: {
   ): Promise<ConnectionState> {
     const type = upstream.credential.subjectTokenType
     if (row !== undefined && isServable(row, upstream, clock.now())) return working
+    // Anything else would be asked of the server.
+    const { authorizationServer } = bindingOf(upstream.credential)
+    if (pauses.isFailing(authorizationServer, memoryKey(person, upstream.name))) return unavailable
     if (presentsToken && type !== 'id_token') return working
-    if ((await subjectTokens.find(person, type)) !== undefined) return working
-    return row === undefined
-      ? { status: 'not_connected', reason: null }
-      : { status: 'expired', reason: 'credential_expired' }
+    try {
+      if ((await subjectTokens.find(person, type)) !== undefined) return working
+    } catch (error) {
+      if (isBrokerError(error, 'issuer_unavailable')) return unavailable
+      throw error
+    }
+    return connectionState(row, upstream, clock.now())
   }
 
   const disconnect: Connections['disconnect'] = async (options) => {
@@ -113,6 +127,7 @@ export function createConnections(ports: {
       userId: person.userId,
       upstream: upstream.name,
     }
+    await arrivals.refuse(memoryKeyOf(key))
     const taken = await credentials.take(key)
     memory.forget(memoryKeyOf(key))
     if (taken === undefined) return
@@ -129,7 +144,7 @@ export function createConnections(ports: {
       reason: undefined,
       details: { identity: person.identity },
     })
-    if (taken.token === undefined) return
+    if (taken.token === undefined || !isOfSameServer(taken.binding, upstream)) return
     // Not awaited: a server that fails or hangs keeps neither the row nor the caller.
     void methods[upstream.credential.mode].revoke(upstream, taken.token, taken.hint).catch(() => {})
   }
@@ -137,35 +152,8 @@ export function createConnections(ports: {
   return { list, find, disconnect }
 }
 
-type ConnectionState = {
-  readonly status: ConnectionStatus
-  readonly reason: ConnectionReason | null
-}
-
-const working: ConnectionState = { status: 'connected', reason: null }
-
-function connectionState(
-  row: StoredConnection | undefined,
-  upstream: Upstream,
-  now: Date,
-): ConnectionState {
-  if (row === undefined) return { status: 'not_connected', reason: null }
-  if (!isSameBinding(row.binding, bindingOf(upstream.credential))) {
-    return { status: 'reconnect_required', reason: 'configuration_changed' }
-  }
-  if (row.status === 'reconnect_required') {
-    return { status: 'reconnect_required', reason: row.reason ?? 'refresh_failed' }
-  }
-  if (isServable(row, upstream, now)) return working
-  if (!row.renewable) return { status: 'expired', reason: 'credential_expired' }
-  // It would be renewed at the next call, unless its server failed lately.
-  const failing = row.nextTryAt !== undefined && row.nextTryAt > now
-  return failing ? { status: 'unavailable', reason: null } : working
-}
-
-/** Whether the stored credential may leave as it is. */
-function isServable(row: StoredConnection, upstream: Upstream, now: Date): boolean {
-  if (row.status !== 'connected') return false
-  if (!isSameBinding(row.binding, bindingOf(upstream.credential))) return false
-  return freshnessOf({ ...row, renewed: false }, upstream.credential, now) !== 'ended'
+/** A token goes to nobody but the server that gave it, which the configuration may have changed since. */
+function isOfSameServer(binding: CredentialBinding, upstream: Upstream): boolean {
+  const { authorizationServer, clientId } = bindingOf(upstream.credential)
+  return binding.authorizationServer === authorizationServer && binding.clientId === clientId
 }

@@ -1,14 +1,15 @@
-import type { Person, PersonId } from './caller.ts'
+import type { Arrivals } from './arrivals.ts'
+import type { PersonId } from './caller.ts'
 import type { Credential, CredentialKey, TokenSet } from './credential.ts'
 import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
 import { BrokerError } from './errors.ts'
 import { AcquisitionFailure } from './failure-verdict.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { Clock } from './ports/clock.ts'
-import type { OAuthConnector } from './ports/broker-services.ts'
 import type { CredentialStore } from './ports/credential-store.ts'
 import type { SubjectTokens } from './ports/subject-tokens.ts'
 import { unavailable } from './refresh-coordinator.ts'
+import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
 import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
 import { bindingOf, methodOfMode, type Upstream } from './upstream.ts'
@@ -23,13 +24,12 @@ export interface CredentialAcquirer {
   ): Promise<Secret | undefined>
 
   /**
-   * One request to the server. @throws BrokerError invalid_subject_token, connect_required (insufficient_scope, with a link
-   * that signs in again), policy_denied, upstream_unavailable, upstream_misconfigured, storage_unavailable.
+   * One request to the server. @throws BrokerError invalid_subject_token, connect_required (insufficient_scope, with the
+   * server's challenge), policy_denied, upstream_unavailable, upstream_misconfigured, storage_unavailable.
    */
   acquire(
     key: CredentialKey,
     upstream: Upstream,
-    person: Person,
     subjectToken: Secret,
     current: Credential | undefined,
   ): Promise<Credential>
@@ -40,11 +40,11 @@ export function createCredentialAcquirer(ports: {
   readonly memory: CredentialMemory
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
   readonly subjectTokens: SubjectTokens
-  readonly connector: Pick<OAuthConnector, 'offerLink'>
   readonly pauses: TokenEndpointPauses
+  readonly arrivals: Arrivals
   readonly clock: Clock
 }): CredentialAcquirer {
-  const { credentials, memory, methods, subjectTokens, connector, pauses, clock } = ports
+  const { credentials, memory, methods, subjectTokens, pauses, arrivals, clock } = ports
 
   async function subjectToken(
     person: PersonId,
@@ -60,59 +60,73 @@ export function createCredentialAcquirer(ports: {
   async function acquire(
     key: CredentialKey,
     upstream: Upstream,
-    person: Person,
     token: Secret,
     current: Credential | undefined,
   ): Promise<Credential> {
     const method = methods[upstream.credential.mode]
-    if (method.acquire === undefined) {
+    const acquireAtServer = method.acquire?.bind(method)
+    if (acquireAtServer === undefined) {
       throw new BrokerError('connect_required', { reason: 'not_connected' })
     }
     const server = bindingOf(upstream.credential).authorizationServer
     const seconds = pauses.remainingSeconds(server, memoryKeyOf(key))
     if (seconds !== undefined) throw unavailable(seconds)
-    let tokens: TokenSet
-    try {
-      tokens = await method.acquire(upstream, token)
-    } catch (error) {
-      if (!(error instanceof AcquisitionFailure)) throw error
-      throw await refusal(key, upstream, person, error)
-    }
+    const arrived = await arrivals.receive(memoryKeyOf(key), {
+      async ask() {
+        try {
+          return await acquireAtServer(upstream, token)
+        } catch (error) {
+          if (!(error instanceof AcquisitionFailure)) throw error
+          throw refusal(key, upstream, error)
+        }
+      },
+      keep: (tokens) => store(key, upstream, tokens, current !== undefined),
+    })
     pauses.succeeded(memoryKeyOf(key))
+    if ('kept' in arrived) return arrived.kept
+    // Disconnected meanwhile: what arrived must not live on at the server.
+    void revokeTokens(method, upstream, arrived.refused)
+    throw new BrokerError('connect_required', { reason: 'not_connected' })
+  }
+
+  async function store(
+    key: CredentialKey,
+    upstream: Upstream,
+    tokens: TokenSet,
+    renewed: boolean,
+  ): Promise<Credential> {
     const stored = await credentials.put(key, {
       tokens,
       method: methodOfMode[upstream.credential.mode],
       scopes: tokens.scopes ?? upstream.credential.scopes,
       audience: upstream.credential.resource ?? upstream.credential.audiences[0],
       binding: bindingOf(upstream.credential),
-      renewed: current !== undefined,
+      renewed,
     })
     memory.forget(memoryKeyOf(key))
     return stored
   }
 
-  async function refusal(
+  function refusal(
     key: CredentialKey,
     upstream: Upstream,
-    person: Person,
     failure: AcquisitionFailure,
-  ): Promise<BrokerError> {
+  ): BrokerError {
     const { verdict } = failure
     switch (verdict.kind) {
       case 'reconnect':
       case 'subject_token_refused':
         return new BrokerError('invalid_subject_token', { cause: failure })
-      case 'interaction_required': {
-        const connectUrl = await connector.offerLink({ person, upstream, claims: verdict.claims })
+      case 'interaction_required':
         return new BrokerError('connect_required', {
           reason: 'insufficient_scope',
-          connectUrl,
+          ...(verdict.claims === undefined ? {} : { claims: verdict.claims }),
           cause: failure,
         })
-      }
       case 'denied':
         return new BrokerError('policy_denied', { cause: failure })
       case 'misconfigured':
+        pauses.misconfigured(memoryKeyOf(key))
         return new BrokerError('upstream_misconfigured', { cause: failure })
       case 'retry_at': {
         const server = bindingOf(upstream.credential).authorizationServer

@@ -1,5 +1,11 @@
+import { LRUCache } from 'lru-cache'
 import type { AuditAction } from './audit-event.ts'
-import { type Credential, type CredentialKey, freshnessOf } from './credential.ts'
+import {
+  type ConnectionReason,
+  type Credential,
+  type CredentialKey,
+  freshnessOf,
+} from './credential.ts'
 import type { CredentialAcquirer } from './credential-acquirer.ts'
 import {
   type CredentialMemory,
@@ -20,8 +26,9 @@ import type {
 import type { Clock } from './ports/clock.ts'
 import type { CredentialStore } from './ports/credential-store.ts'
 import type { StorageHealth } from './ports/storage-health.ts'
-import { type RefreshCoordinator, unavailable } from './refresh-coordinator.ts'
+import { type RefreshCoordinator, type Renewal, unavailable } from './refresh-coordinator.ts'
 import type { ResolutionRecorder } from './resolution-recorder.ts'
+import type { Secret } from './secret.ts'
 import { createSingleFlight, type Flight, waitAtMost } from './single-flight.ts'
 import {
   bindingOf,
@@ -39,8 +46,11 @@ const renewalWaitMs = 15_000
 /** What a call came to: the credential, and which of the record's actions it was. */
 type Settled = { readonly remembered: RememberedCredential; readonly action: AuditAction }
 
-/** What a flight brought; `asked` where a server was asked for it. */
-type Renewal = { readonly credential: Credential; readonly asked: boolean }
+/** How long nobody tries again after an early renewal failed: the credential is good, and every call comes by here. */
+const earlyRetryMs = 1000
+
+/** What the record of a call will say, known only as the call goes on. */
+type Attempt = { action: AuditAction }
 
 /**
  * Finds the credential of one person for one upstream, in this order and never another's or a shared one:
@@ -74,6 +84,9 @@ export function createCredentialResolver(ports: {
   const { credentials, memory, refresh, acquirer, connector, forcedRenewals } = ports
   const { policy, records, storage, clock } = ports
   const flights = createSingleFlight<Renewal>()
+  /** The subject token that a flight exchanges. */
+  const inputs = new WeakMap<Promise<Renewal>, Secret | undefined>()
+  const earlyRetryAtMs = new LRUCache<string, number>({ max: 10_000 })
 
   function resolve(request: ResolveRequest): ResolvedCredential | Promise<ResolvedCredential> {
     return resolveWarm(request) ?? resolveRecorded(request)
@@ -100,6 +113,7 @@ export function createCredentialResolver(ports: {
       return outcome.remembered.resolved
     } catch (error) {
       records.failed(request, attempt.action, error)
+      if (isBrokerError(error, 'credential_corrupt')) records.corrupt(request)
       throw error
     }
   }
@@ -112,77 +126,76 @@ export function createCredentialResolver(ports: {
       userId: person.userId,
       upstream: upstream.name,
     }
-    const stored = await findStored(key, request, attempt)
-    if (stored === undefined) return acquireFirst(key, request, attempt)
+    const stored = await findStored(key, request)
+    if (!('credential' in stored)) return acquireFirst(key, request, stored.unusable, attempt)
     const { credential } = stored
     if (request.rejected === credential.fingerprint) {
       return renewRejected(key, request, credential, attempt)
     }
-    switch (freshnessOf(credential, upstream.credential, clock.now())) {
+    const now = clock.now()
+    switch (freshnessOf(credential, upstream.credential, now)) {
       case 'valid':
         return { remembered: stored, action: 'inject' }
       case 'ending':
+        // It would end while its successor is waited for.
+        if (endsWithin(credential, earlyRenewalWaitMs, now)) {
+          return renewEnded(key, request, credential, attempt)
+        }
         return renewEarly(key, request, stored, attempt)
       case 'ended':
         return renewEnded(key, request, credential, attempt)
     }
   }
 
-  /** The stored credential, if there is one that may be used at all. */
+  /** The stored credential, or why there is none that may be used. */
   async function findStored(
     key: CredentialKey,
     request: ResolveRequest,
-    attempt: Attempt,
-  ): Promise<RememberedCredential | undefined> {
+  ): Promise<RememberedCredential | { readonly unusable: ConnectionReason }> {
     const remembered = storage.isFresh() ? memory.get(memoryKeyOf(key)) : undefined
     if (remembered !== undefined) return remembered
     const { upstream } = request
-    let unusable: BrokerError | undefined
+    let unusable: ConnectionReason = 'not_connected'
     const loaded = await memory.load(memoryKeyOf(key), async () => {
-      const found = await findReportingCorruption(key, request)
+      const found = await credentials.find(key)
       if (found === undefined) return undefined
       if (!isSameBinding(found.connection.binding, bindingOf(upstream.credential))) {
-        unusable = new BrokerError('connect_required', { reason: 'configuration_changed' })
+        unusable = 'configuration_changed'
         return undefined
       }
       if (found.credential === undefined) {
-        const reason = found.connection.reason ?? 'refresh_failed'
-        unusable = new BrokerError('connect_required', { reason })
+        unusable = found.connection.reason ?? 'refresh_failed'
         return undefined
       }
       return remember(found.credential, upstream.credential)
     })
-    // An exchange needs nobody: it is simply made again. Only a connection asks for its person.
-    if (unusable !== undefined && isConnectable(upstream)) {
-      throw await connectRequired(request, unusable, attempt)
-    }
-    return loaded
-  }
-
-  async function findReportingCorruption(
-    key: CredentialKey,
-    request: ResolveRequest,
-  ): ReturnType<CredentialStore['find']> {
-    try {
-      return await credentials.find(key)
-    } catch (error) {
-      if (isBrokerError(error, 'credential_corrupt')) records.corrupt(request)
-      throw error
-    }
+    return loaded ?? { unusable }
   }
 
   async function acquireFirst(
     key: CredentialKey,
     request: ResolveRequest,
+    reason: ConnectionReason,
     attempt: Attempt,
   ): Promise<Settled> {
-    const { upstream } = request
-    if (isConnectable(upstream)) {
-      const refusal = new BrokerError('connect_required', { reason: 'not_connected' })
+    // An exchange needs nobody: it is simply made. Only a connection asks for its person.
+    if (isConnectable(request.upstream)) {
+      const refusal = new BrokerError('connect_required', { reason })
       throw await connectRequired(request, refusal, attempt)
     }
-    const flight = flights.join(memoryKeyOf(key), () => exchange(key, request, undefined))
-    return landed(flight, 'acquire', request, attempt)
+    const work = () => exchange(key, request, { kind: 'none', reason })
+    return landed(work, key, 'acquire', request, attempt)
+  }
+
+  /** Joins the flight of this person and upstream, or starts it. */
+  function join(
+    key: CredentialKey,
+    request: ResolveRequest,
+    work: () => Promise<Renewal>,
+  ): Flight<Renewal> {
+    const flight = flights.join(memoryKeyOf(key), work)
+    if (flight.started) inputs.set(flight.result, request.subjectToken)
+    return flight
   }
 
   /** The credential is good for a little longer: nobody waits long for its successor, and none is needed to serve. */
@@ -192,31 +205,23 @@ export function createCredentialResolver(ports: {
     stored: RememberedCredential,
     attempt: Attempt,
   ): Promise<Settled> {
-    const flight = flights.join(memoryKeyOf(key), () => renewal(key, request, stored.credential))
     const serveStored: Settled = { remembered: stored, action: 'inject' }
+    const nowMs = clock.now().getTime()
+    if (nowMs < (earlyRetryAtMs.get(memoryKeyOf(key)) ?? 0)) return serveStored
+    const flight = join(key, request, () => renewal(key, request, stored.credential))
     try {
       const result = await waitAtMost(flight.result, earlyRenewalWaitMs)
       if (result === 'late') {
-        if (flight.started) records.whenDone(request, flight.result)
+        if (flight.started) records.whenDone(request, 'refresh', flight.result)
         return serveStored
       }
       return settled(result, flight.started ? 'refresh' : 'inject', request.upstream)
     } catch (error) {
-      if (
-        isBrokerError(
-          error,
-          'upstream_unavailable',
-          'upstream_misconfigured',
-          'storage_unavailable',
-        )
-      ) {
-        return serveStored
-      }
-      if (isBrokerError(error, 'invalid_subject_token') || isNothingToRenewWith(error)) {
-        return serveStored
-      }
       attempt.action = flight.started ? 'refresh' : 'inject'
-      throw await connectRequired(request, error, attempt)
+      if (endsConnection(error)) throw await connectRequired(request, error, attempt)
+      // Whatever else it was, the stored credential is as good as before, until its end.
+      earlyRetryAtMs.set(memoryKeyOf(key), clock.now().getTime() + earlyRetryMs)
+      return serveStored
     }
   }
 
@@ -226,8 +231,8 @@ export function createCredentialResolver(ports: {
     credential: Credential,
     attempt: Attempt,
   ): Promise<Settled> {
-    const flight = flights.join(memoryKeyOf(key), () => renewal(key, request, credential))
-    return landed(flight, 'refresh', request, attempt)
+    const work = () => renewal(key, request, credential)
+    return landed(work, key, 'refresh', request, attempt)
   }
 
   /** The upstream answered 401 to this very credential: one renewal for all who saw it, and not too many of them. */
@@ -237,38 +242,43 @@ export function createCredentialResolver(ports: {
     credential: Credential,
     attempt: Attempt,
   ): Promise<Settled> {
-    const flight = flights.join(memoryKeyOf(key), async () => {
-      if (!forcedRenewals.take(memoryKeyOf(key))) return { credential, asked: false }
+    const work = async () => {
+      const mayRenew = credential.renewable || !isConnectable(request.upstream)
+      if (mayRenew && !forcedRenewals.take(memoryKeyOf(key))) return { credential, asked: false }
       return renewal(key, request, credential)
-    })
-    return landed(flight, 'refresh', request, attempt)
+    }
+    return landed(work, key, 'refresh', request, attempt)
   }
 
   /** Waits for a flight that the caller cannot do without. */
   async function landed(
-    flight: Flight<Renewal>,
-    action: AuditAction,
+    work: () => Promise<Renewal>,
+    key: CredentialKey,
+    action: 'acquire' | 'refresh',
     request: ResolveRequest,
     attempt: Attempt,
   ): Promise<Settled> {
-    attempt.action = flight.started ? action : 'inject'
-    const result = await endedWait(flight, request, attempt)
-    return settled(result, attempt.action, request.upstream)
+    const giveUpAtMs = clock.now().getTime() + renewalWaitMs
+    for (;;) {
+      const flight = join(key, request, work)
+      attempt.action = flight.started ? action : 'inject'
+      const leftMs = Math.max(0, giveUpAtMs - clock.now().getTime())
+      try {
+        const result = await waitAtMost(flight.result, leftMs)
+        if (result !== 'late') return settled(result, attempt.action, request.upstream)
+      } catch (error) {
+        // Refused for the subject token of another call, or its lack of one: this one has its own.
+        if (hasOtherInput(flight, request) && isAboutInput(error)) continue
+        throw await connectRequired(request, error, attempt)
+      }
+      if (flight.started) records.whenDone(request, action, flight.result)
+      throw unavailable(1)
+    }
   }
 
-  async function endedWait(
-    flight: Flight<Renewal>,
-    request: ResolveRequest,
-    attempt: Attempt,
-  ): Promise<Renewal> {
-    try {
-      const result = await waitAtMost(flight.result, renewalWaitMs)
-      if (result !== 'late') return result
-    } catch (error) {
-      throw await connectRequired(request, error, attempt)
-    }
-    if (flight.started) records.whenDone(request, flight.result)
-    throw unavailable(1)
+  function hasOtherInput(flight: Flight<Renewal>, { subjectToken }: ResolveRequest): boolean {
+    if (flight.started || subjectToken === undefined) return false
+    return inputs.get(flight.result)?.reveal() !== subjectToken.reveal()
   }
 
   async function renewal(
@@ -276,33 +286,34 @@ export function createCredentialResolver(ports: {
     request: ResolveRequest,
     current: Credential,
   ): Promise<Renewal> {
-    if (!isConnectable(request.upstream)) return exchange(key, request, current)
+    if (!isConnectable(request.upstream)) return exchange(key, request, { kind: 'stored', current })
     if (!current.renewable) throw nothingToRenewWith()
-    return { credential: await refresh.renew(key, request.upstream, current), asked: true }
+    return refresh.renew(key, request.upstream, current)
   }
 
   /** Exchanges the subject token; without one at hand, a refresh token that came with the last exchange does as well. */
   async function exchange(
     key: CredentialKey,
     request: ResolveRequest,
-    current: Credential | undefined,
+    before: Before,
   ): Promise<Renewal> {
     const { person, upstream } = request
+    const current = before.kind === 'stored' ? before.current : undefined
     // Looked up again inside the flight: the one before may have ended between this caller's look and its joining.
     const newer = await newerThan(current, key, upstream)
     if (newer !== undefined) return { credential: newer, asked: false }
     const token = await acquirer.subjectToken(person, upstream, request.subjectToken)
     if (token !== undefined) {
       return {
-        credential: await acquirer.acquire(key, upstream, person, token, current),
+        credential: await acquirer.acquire(key, upstream, token, current),
         asked: true,
       }
     }
     if (current?.renewable === true) {
-      return { credential: await refresh.renew(key, upstream, current), asked: true }
+      return refresh.renew(key, upstream, current)
     }
-    throw current === undefined
-      ? new BrokerError('connect_required', { reason: 'not_connected' })
+    throw before.kind === 'none'
+      ? new BrokerError('connect_required', { reason: before.reason })
       : nothingToRenewWith()
   }
 
@@ -316,7 +327,7 @@ export function createCredentialResolver(ports: {
     if (credential === undefined || credential.generation === current?.generation) return undefined
     if (!isSameBinding(credential.binding, bindingOf(upstream.credential))) return undefined
     const freshness = freshnessOf(credential, upstream.credential, clock.now())
-    return freshness === 'valid' ? credential : undefined
+    return freshness === 'ended' ? undefined : credential
   }
 
   async function refuseAgainstPolicy(request: ResolveRequest, attempt: Attempt): Promise<void> {
@@ -343,15 +354,18 @@ export function createCredentialResolver(ports: {
     attempt.action = 'connect'
     if (error.details.connectUrl !== undefined) return error
     const { person, upstream } = request
-    const connectUrl = await connector.offerLink({ person, upstream, claims: undefined })
+    const { claims } = error.details
+    const connectUrl = await connector.offerLink({ person, upstream, claims })
     return new BrokerError('connect_required', { ...error.details, connectUrl, cause: error })
   }
 
   return { resolve, idle: () => flights.idle() }
 }
 
-/** What the record of a call will say, known only as the call goes on. */
-type Attempt = { action: AuditAction }
+/** What an exchange starts from: a credential to replace, or why there is none. */
+type Before =
+  | { readonly kind: 'stored'; readonly current: Credential }
+  | { readonly kind: 'none'; readonly reason: ConnectionReason }
 
 function settled(renewal: Renewal, action: AuditAction, upstream: Upstream): Settled {
   return {
@@ -361,10 +375,22 @@ function settled(renewal: Renewal, action: AuditAction, upstream: Upstream): Set
   }
 }
 
+function endsWithin({ expiresAt }: Credential, ms: number, now: Date): boolean {
+  return expiresAt !== undefined && expiresAt.getTime() - now.getTime() <= ms
+}
+
 function nothingToRenewWith(): BrokerError {
   return new BrokerError('connect_required', { reason: 'credential_expired' })
 }
 
-function isNothingToRenewWith(error: unknown): boolean {
-  return isBrokerError(error, 'connect_required') && error.details.reason === 'credential_expired'
+/** Whether an early renewal found that the connection is over, so that what is stored may not be used either. */
+function endsConnection(error: unknown): boolean {
+  if (!isBrokerError(error, 'connect_required')) return false
+  const { reason } = error.details
+  return reason !== 'credential_expired' && reason !== 'insufficient_scope'
+}
+
+/** Whether an exchange failed for what this very call presented, so that it says nothing about another's. */
+function isAboutInput(error: unknown): boolean {
+  return isBrokerError(error, 'invalid_subject_token', 'connect_required')
 }

@@ -1,4 +1,5 @@
 import type { ConnectionReason } from './credential.ts'
+import type { Secret } from './secret.ts'
 
 /** Every way in which the broker refuses; `http/problem.ts` gives each its status and text. */
 export type ErrorCode =
@@ -34,6 +35,8 @@ export type ErrorDetails = {
   /** Why the person must connect. */
   readonly reason?: ConnectionReason
   readonly connectUrl?: string
+  /** The challenge that the person's next sign-in has to answer. Stays on our side: it is in no answer, log or record. */
+  readonly claims?: Secret
   /** Whole seconds, 1 to 900. */
   readonly retryAfterSeconds?: number
   /** The server's address is one that must not be reached; said as 502, because time does not mend it. */

@@ -1,3 +1,4 @@
+import type { Arrivals } from './arrivals.ts'
 import type { AuditReason } from './audit-event.ts'
 import { isSamePerson, type Person } from './caller.ts'
 import {
@@ -5,7 +6,8 @@ import {
   isFromExpectedIssuer,
   parseCallbackParameters,
 } from './callback-parameters.ts'
-import type { CredentialKey } from './credential.ts'
+import { connectionState } from './connection-state.ts'
+import type { CredentialKey, TokenSet } from './credential.ts'
 import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
 import { BrokerError } from './errors.ts'
 import { AcquisitionFailure } from './failure-verdict.ts'
@@ -17,6 +19,8 @@ import type { Clock } from './ports/clock.ts'
 import type { ConnectFlow, ConnectStore, ConnectTicket } from './ports/connect-store.ts'
 import type { CredentialStore } from './ports/credential-store.ts'
 import { unavailable } from './refresh-coordinator.ts'
+import { type ConnectResult, resultAddress } from './return-to.ts'
+import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
 import {
   bindingOf,
@@ -42,11 +46,12 @@ export function createOAuthConnector(ports: {
   readonly memory: CredentialMemory
   readonly authorization: AuthorizationClient
   readonly method: AcquisitionMethod
+  readonly arrivals: Arrivals
   readonly audit: AuditSink
   readonly clock: Clock
 }): OAuthConnector {
   const { publicUrl, upstreams, connects, credentials, memory, authorization, method } = ports
-  const { audit, clock } = ports
+  const { arrivals, audit, clock } = ports
 
   const issueLink: OAuthConnector['issueLink'] = async ({ person, upstream, returnTo }) => {
     if (!mayUseUpstream(person, upstream)) throw new BrokerError('policy_denied')
@@ -101,7 +106,10 @@ export function createOAuthConnector(ports: {
 
   async function overView(ticket: ConnectTicket, upstream: Upstream): Promise<ConnectPageView> {
     const stored = await credentials.find(keyOf(ticket, upstream))
-    if (stored?.connection.status === 'connected') return { kind: 'already_connected', upstream }
+    const connection = stored?.connection
+    if (connectionState(connection, upstream, clock.now()).status === 'connected') {
+      return { kind: 'already_connected', upstream }
+    }
     throw new BrokerError('connect_link_invalid')
   }
 
@@ -110,7 +118,9 @@ export function createOAuthConnector(ports: {
     if (isOver(found)) throw new BrokerError('connect_link_invalid')
     if (!isConnectable(upstream)) {
       if (found.claims === undefined) throw new BrokerError('connect_link_invalid')
-      return { kind: 'sign_in', claims: found.claims, returnTo: resultPath(upstream, connected) }
+      const used = await connects.useTicket(ticket, keyOf(person, upstream))
+      if (!used) throw new BrokerError('connect_link_invalid')
+      return { kind: 'sign_in', claims: found.claims, returnTo: '/connections' }
     }
     const { scopes, claims, returnTo } = found
     const request = await asked(() =>
@@ -139,11 +149,15 @@ export function createOAuthConnector(ports: {
     const { upstream, person, browser } = options
     const callback = parseCallbackParameters(options.params)
     audit.admit()
-    const flow =
-      browser === undefined
-        ? undefined
-        : await connects.takeFlow({ ...keyOf(person, upstream), state: callback.state, browser })
     const record = (reason: AuditReason | undefined) => recordConnect(options, reason)
+    let flow: ConnectFlow | undefined
+    try {
+      const by = { ...keyOf(person, upstream), state: callback.state }
+      flow = browser === undefined ? undefined : await connects.takeFlow({ ...by, browser })
+    } catch (error) {
+      record(failureOf(error).reason)
+      throw error
+    }
     if (flow === undefined) {
       record('state_invalid')
       throw new BrokerError('connect_link_invalid')
@@ -159,7 +173,7 @@ export function createOAuthConnector(ports: {
     }
     if (callback.kind === 'error') {
       record(callback.label)
-      return { redirectTo: resultOf(flow, upstream, { error: callback.label }) }
+      return resultOf(flow, { error: callback.label })
     }
     try {
       await redeem(flow, upstream, callback.code)
@@ -167,19 +181,35 @@ export function createOAuthConnector(ports: {
       const { reason, label } = failureOf(error)
       record(reason)
       if (label === undefined) throw error
-      return { redirectTo: resultOf(flow, upstream, { error: label }) }
+      return resultOf(flow, { error: label })
     }
     record(undefined)
-    return { redirectTo: resultOf(flow, upstream, connected) }
+    return resultOf(flow, { connected: true })
   }
 
   async function redeem(flow: ConnectFlow, upstream: Upstream, code: Secret): Promise<void> {
-    const tokens = await authorization.redeem(upstream, {
-      code,
-      codeVerifier: flow.codeVerifier,
-      redirectUri: redirectUri(upstream),
-    })
     const key = keyOf(flow, upstream)
+    const arrived = await arrivals.receive(memoryKeyOf(key), {
+      ask: () =>
+        authorization.redeem(upstream, {
+          code,
+          codeVerifier: flow.codeVerifier,
+          redirectUri: redirectUri(upstream),
+        }),
+      keep: (tokens) => store(key, flow, upstream, tokens),
+    })
+    if ('kept' in arrived) return
+    // Disconnected meanwhile: what arrived must not live on at the server.
+    void revokeTokens(method, upstream, arrived.refused)
+    throw new AcquisitionFailure({ kind: 'denied' })
+  }
+
+  async function store(
+    key: CredentialKey,
+    flow: ConnectFlow,
+    upstream: Upstream,
+    tokens: TokenSet,
+  ): Promise<void> {
     try {
       await credentials.put(key, {
         tokens,
@@ -191,9 +221,7 @@ export function createOAuthConnector(ports: {
       })
     } catch (error) {
       // A grant that we could not keep must not live on at the server where nobody can see it.
-      const token = tokens.refreshToken ?? tokens.accessToken
-      const hint = tokens.refreshToken === undefined ? 'access_token' : 'refresh_token'
-      void method.revoke(upstream, token, hint).catch(() => {})
+      void revokeTokens(method, upstream, tokens)
       throw error
     }
     memory.forget(memoryKeyOf(key))
@@ -219,31 +247,11 @@ export function createOAuthConnector(ports: {
     })
   }
 
-  function resultOf(flow: ConnectFlow, upstream: Upstream, result: ConnectResult): string {
-    if (flow.returnTo === undefined) return resultPath(upstream, result)
-    const base = flow.returnTo.startsWith('/') ? publicUrl : undefined
-    const url = new URL(flow.returnTo, base)
-    addResult(url.searchParams, upstream, result)
-    return base === undefined ? url.href : `${url.pathname}${url.search}${url.hash}`
-  }
-
   return { issueLink, offerLink, view, confirm, complete }
 }
 
-type ConnectResult = { readonly connected: true } | { readonly error: AuthorizationErrorLabel }
-
-const connected: ConnectResult = { connected: true }
-
-function resultPath(upstream: Upstream, result: ConnectResult): string {
-  const params = new URLSearchParams()
-  addResult(params, upstream, result)
-  return `/connections?${params.toString()}`
-}
-
-function addResult(params: URLSearchParams, upstream: Upstream, result: ConnectResult): void {
-  params.set('upstream', upstream.name)
-  if ('error' in result) params.set('error', result.error)
-  else params.set('connected', '1')
+function resultOf(flow: ConnectFlow, result: ConnectResult): { readonly redirectTo: string } {
+  return { redirectTo: resultAddress(flow.returnTo, flow.upstream, result) }
 }
 
 function keyOf(person: { issuer: string; userId: string }, upstream: Upstream): CredentialKey {

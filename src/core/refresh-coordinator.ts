@@ -6,6 +6,7 @@ import { AcquisitionFailure, type FailureVerdict } from './failure-verdict.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { Clock } from './ports/clock.ts'
 import type { CredentialStore, RenewalClaim } from './ports/credential-store.ts'
+import { revokeTokens } from './revoke-tokens.ts'
 import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
 import { bindingOf, type Upstream } from './upstream.ts'
 
@@ -21,11 +22,17 @@ import { bindingOf, type Upstream } from './upstream.ts'
  */
 export interface RefreshCoordinator {
   /**
-   * @throws BrokerError connect_required (the grant is dead), upstream_unavailable (passing), upstream_misconfigured,
-   * policy_denied, storage_unavailable.
+   * `asked`: this call made the request; false where another replica's was found.
+   * @throws BrokerError connect_required (the grant is dead, or the server asks the person for something: then with its
+   * challenge), upstream_unavailable (passing), upstream_misconfigured, policy_denied, storage_unavailable.
    */
-  renew(key: CredentialKey, upstream: Upstream, current: Credential): Promise<Credential>
+  renew(key: CredentialKey, upstream: Upstream, current: Credential): Promise<Renewal>
 }
+
+export type Renewal = { readonly credential: Credential; readonly asked: boolean }
+
+/** The database's clock decides what is due; a time long gone is due on any clock. */
+const due = new Date(0)
 
 /** How long another holder of the lease is waited for before the caller is sent away. */
 const leasedRetryAfterSeconds = 1
@@ -43,10 +50,13 @@ export function createRefreshCoordinator(ports: {
     key: CredentialKey,
     upstream: Upstream,
     current: Credential,
-  ): Promise<Credential> {
+  ): Promise<Renewal> {
     refuseWhilePaused(key, upstream)
     const claim = await credentials.claimRenewal(key, current.generation)
-    if (claim === undefined) return renewedByAnother(key, current)
+    if (claim === undefined) {
+      memory.forget(memoryKeyOf(key))
+      return { credential: await renewedByAnother(key, current), asked: false }
+    }
     return redeem(key, upstream, current, claim)
   }
 
@@ -74,7 +84,7 @@ export function createRefreshCoordinator(ports: {
     upstream: Upstream,
     current: Credential,
     claim: RenewalClaim,
-  ): Promise<Credential> {
+  ): Promise<Renewal> {
     const method = methods[upstream.credential.mode]
     let tokens: TokenSet
     try {
@@ -87,7 +97,7 @@ export function createRefreshCoordinator(ports: {
     const scopes = tokens.scopes ?? claim.scopes
     const renewed = await credentials.commitRenewal(key, claim, { tokens, scopes })
     memory.forget(memoryKeyOf(key))
-    return renewed ?? superseded(key, upstream, tokens)
+    return { credential: renewed ?? (await superseded(key, upstream, tokens)), asked: true }
   }
 
   /** The row moved on while the server answered. */
@@ -98,10 +108,8 @@ export function createRefreshCoordinator(ports: {
   ): Promise<Credential> {
     const found = await credentials.find(key)
     if (found?.credential !== undefined) return found.credential
-    // Disconnected meanwhile: what arrived must not live on at the server. A failed revocation keeps nobody.
-    const token = tokens.refreshToken ?? tokens.accessToken
-    const hint = tokens.refreshToken === undefined ? 'access_token' : 'refresh_token'
-    await methods[upstream.credential.mode].revoke(upstream, token, hint).catch(() => {})
+    // Disconnected meanwhile: what arrived must not live on at the server.
+    void revokeTokens(methods[upstream.credential.mode], upstream, tokens)
     throw new BrokerError('connect_required', { reason: 'not_connected' })
   }
 
@@ -111,29 +119,44 @@ export function createRefreshCoordinator(ports: {
     current: Credential,
     claim: RenewalClaim,
     failure: AcquisitionFailure,
-  ): Promise<Credential> {
+  ): Promise<Renewal> {
     const { verdict } = failure
     switch (verdict.kind) {
       case 'reconnect':
-      case 'subject_token_refused':
-      case 'interaction_required': {
+      case 'subject_token_refused': {
         const reason = claim.afterLostAnswer ? 'refresh_outcome_unknown' : 'refresh_failed'
         await credentials.failRenewal(key, claim, { kind: 'reconnect', reason })
         memory.forget(memoryKeyOf(key))
         throw new BrokerError('connect_required', { reason, cause: failure })
       }
+      case 'interaction_required':
+        await release(key, claim)
+        throw new BrokerError('connect_required', {
+          reason: 'insufficient_scope',
+          ...(verdict.claims === undefined ? {} : { claims: verdict.claims }),
+          cause: failure,
+        })
+      case 'denied':
+        await release(key, claim)
+        throw new BrokerError('policy_denied', { cause: failure })
       case 'misconfigured':
-      case 'denied': {
-        const nextTryAt = pauseAfter(key, upstream, { kind: 'retry_at', answer: 'complete' })
-        await credentials.failRenewal(key, claim, { kind: 'retry', nextTryAt, outcomeKnown: true })
-        throw new BrokerError(
-          verdict.kind === 'denied' ? 'policy_denied' : 'upstream_misconfigured',
-          { cause: failure },
-        )
-      }
+        await release(key, claim)
+        throw new BrokerError('upstream_misconfigured', { cause: failure })
       case 'retry_at':
         return passing(key, upstream, current, claim, verdict, failure)
     }
+  }
+
+  /**
+   * The grant is as good as before, and time alone does not mend what stood in its way, so no time is waited for: whoever
+   * puts it right is served at the next call.
+   */
+  function release(key: CredentialKey, claim: RenewalClaim): Promise<void> {
+    return credentials.failRenewal(key, claim, {
+      kind: 'retry',
+      nextTryAt: due,
+      outcomeKnown: true,
+    })
   }
 
   async function passing(
@@ -143,11 +166,10 @@ export function createRefreshCoordinator(ports: {
     claim: RenewalClaim,
     verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
     cause: AcquisitionFailure,
-  ): Promise<Credential> {
+  ): Promise<Renewal> {
     const lost = verdict.answer === 'lost'
     const again = lost && !claim.afterLostAnswer && maySendAgainNow(upstream, current)
-    // The database's clock decides what is due; a time long gone is due on any clock.
-    const nextTryAt = again ? new Date(0) : nextTry(key, upstream, current, claim, verdict)
+    const nextTryAt = again ? due : nextTry(key, upstream, current, claim, verdict)
     await credentials.failRenewal(key, claim, { kind: 'retry', nextTryAt, outcomeKnown: !lost })
     if (again) return renew(key, upstream, current)
     throw unavailable((nextTryAt.getTime() - clock.now().getTime()) / 1000, cause)

@@ -9,7 +9,11 @@ export interface ResolutionRecorder extends RefusalRecorder {
   succeeded(request: ResolveRequest, action: AuditAction): void
   failed(request: ResolveRequest, action: AuditAction, error: unknown): void
   /** The caller who started a renewal went on without it; what comes of it is the system's own doing. */
-  whenDone(request: ResolveRequest, renewal: Promise<unknown>): void
+  whenDone(
+    request: ResolveRequest,
+    action: 'acquire' | 'refresh',
+    renewal: Promise<{ readonly asked: boolean }>,
+  ): void
   /** A stored row that does not open is the operator's business, besides the failed call. */
   corrupt(request: ResolveRequest): void
 }
@@ -47,17 +51,19 @@ export function createResolutionRecorder(ports: { readonly audit: AuditSink }): 
     admit: () => audit.admit(),
     succeeded: (request, action) => recordCall(request, action, undefined),
     failed: (request, action, error) => recordCall(request, action, auditReasonOf(error)),
-    whenDone(request, renewal) {
+    whenDone(request, action, renewal) {
       const recordEnd = (reason: AuditReason | undefined) =>
         audit.record({
           ...subjectOf(request),
           actor: system,
-          action: 'refresh',
+          action,
           outcome: reason === undefined ? 'success' : 'failure',
           reason,
         })
       renewal.then(
-        () => recordEnd(undefined),
+        ({ asked }) => {
+          if (asked) recordEnd(undefined)
+        },
         (error: unknown) => recordEnd(auditReasonOf(error)),
       )
     },

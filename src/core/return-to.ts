@@ -1,3 +1,5 @@
+import type { AuthorizationErrorLabel } from './callback-parameters.ts'
+
 const longestReturnTo = 2048
 
 /** Backslashes, control characters and blanks, which browsers turn into something else or drop. */
@@ -27,4 +29,27 @@ function isOfOrigin(value: string, origin: string): boolean {
   if (!value.startsWith(origin)) return false
   // Without a delimiter the origin may go on: `https://app.example.com.evil.com`, `https://app.example.com@evil.com`.
   return ['', '/', '?', '#'].includes(value.charAt(origin.length)) && URL.canParse(value)
+}
+
+/** How a connect went, as the address that the browser goes on to says it. */
+export type ConnectResult =
+  | { readonly connected: true }
+  | { readonly error: AuthorizationErrorLabel }
+
+/**
+ * Where the browser goes after a connect: `returnTo`, a path of ours or a URL that `isReturnTo` let pass, else `/connections`,
+ * with the upstream and the result added to its query.
+ */
+export function resultAddress(
+  returnTo: string | undefined,
+  upstream: string,
+  result: ConnectResult,
+): string {
+  const target = returnTo ?? '/connections'
+  const isPath = target.startsWith('/')
+  const url = new URL(target, isPath ? 'http://own.invalid' : undefined)
+  url.searchParams.set('upstream', upstream)
+  if ('error' in result) url.searchParams.set('error', result.error)
+  else url.searchParams.set('connected', '1')
+  return isPath ? `${url.pathname}${url.search}${url.hash}` : url.href
 }

@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import type { FailureVerdict } from './failure-verdict.ts'
 import type { Clock } from './ports/clock.ts'
 
@@ -17,8 +18,15 @@ export interface TokenEndpointPauses {
     connection: string,
     verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
   ): Date
+  /** Notes a failure that no waiting mends: nothing is paused, but the connection is failing. */
+  misconfigured(connection: string): void
   succeeded(connection: string): void
+  /** Whether the last request for this connection failed, or its server paused everybody. */
+  isFailing(authorizationServer: string, connection: string): boolean
 }
+
+/** Connections whose failures are remembered; one that is forgotten is only tried sooner. */
+const maxConnections = 10_000
 
 export function createTokenEndpointPauses(ports: {
   readonly clock: Clock
@@ -26,7 +34,9 @@ export function createTokenEndpointPauses(ports: {
 }): TokenEndpointPauses {
   const { clock, random } = ports
   const servers = new Map<string, number>()
-  const connections = new Map<string, { failures: number; untilMs: number }>()
+  const connections = new LRUCache<string, { failures: number; untilMs: number }>({
+    max: maxConnections,
+  })
 
   function backoffSeconds(failures: number): number {
     // Full jitter: spread over the whole window, so that callers who failed together do not return together.
@@ -34,11 +44,10 @@ export function createTokenEndpointPauses(ports: {
     return 1 + random() * (window - 1)
   }
 
-  function forgetEnded(nowMs: number): void {
+  function failuresOf(connection: string, nowMs: number): number {
+    const pause = connections.get(connection)
     // A failure that is long over no longer counts towards the next pause.
-    for (const [connection, pause] of connections) {
-      if (pause.untilMs + 60_000 < nowMs) connections.delete(connection)
-    }
+    return pause === undefined || pause.untilMs + 60_000 < nowMs ? 0 : pause.failures
   }
 
   return {
@@ -59,14 +68,21 @@ export function createTokenEndpointPauses(ports: {
         servers.set(authorizationServer, Math.max(untilMs, servers.get(authorizationServer) ?? 0))
         return new Date(untilMs)
       }
-      if (connections.size >= 10_000) forgetEnded(nowMs)
-      const failures = (connections.get(connection)?.failures ?? 0) + 1
+      const failures = failuresOf(connection, nowMs) + 1
       const untilMs = nowMs + backoffSeconds(failures) * 1000
       connections.set(connection, { failures, untilMs })
       return new Date(untilMs)
     },
+    misconfigured(connection) {
+      const nowMs = clock.now().getTime()
+      connections.set(connection, { failures: failuresOf(connection, nowMs), untilMs: nowMs })
+    },
     succeeded(connection) {
       connections.delete(connection)
+    },
+    isFailing(authorizationServer, connection) {
+      const pausedUntilMs = servers.get(authorizationServer) ?? 0
+      return connections.has(connection) || pausedUntilMs > clock.now().getTime()
     },
   }
 }

@@ -37,7 +37,7 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
   })
   const refreshes = new Counter({
     name: 'onbehalf_refresh_total',
-    help: 'Renewals of stored credentials, by result.',
+    help: 'Refresh tokens redeemed, by result.',
     labelNames: ['result'],
     registers: [registry],
   })
@@ -76,7 +76,6 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
 
   function count(record: AuditRecord): void {
     if (record.action === 'credential_corrupt') corrupt.inc()
-    if (record.action === 'refresh') refreshes.inc({ result: record.outcome })
     if (record.actor.kind === 'service') resolved[record.outcome] += 1
   }
 
@@ -88,6 +87,18 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
     } catch (error) {
       const result = error instanceof AcquisitionFailure ? error.verdict.kind : 'error'
       tokenRequests.inc({ upstream, result })
+      throw error
+    }
+  }
+
+  /** At the request, because a record is a call's: it does not tell a renewal that failed from a person who must connect. */
+  async function countedRefresh<T>(refresh: () => Promise<T>): Promise<T> {
+    try {
+      const answer = await refresh()
+      refreshes.inc({ result: 'success' })
+      return answer
+    } catch (error) {
+      refreshes.inc({ result: 'failure' })
       throw error
     }
   }
@@ -113,7 +124,9 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
                 counted(upstream.name, () => acquire(upstream, subjectToken)),
             }),
         refresh: (upstream, refreshToken, scopes) =>
-          counted(upstream.name, () => method.refresh(upstream, refreshToken, scopes)),
+          countedRefresh(() =>
+            counted(upstream.name, () => method.refresh(upstream, refreshToken, scopes)),
+          ),
         revoke: (upstream, token, hint) => method.revoke(upstream, token, hint),
       }
     },

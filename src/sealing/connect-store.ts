@@ -55,6 +55,10 @@ export function createConnectStore(ports: {
       })
     },
 
+    async useTicket(ticket, key) {
+      return ticketPattern.test(ticket) && records.useTicket(sha256(ticket), key)
+    },
+
     async takeFlow(by) {
       const { issuer, userId, upstream } = by
       const stateHash = sha256(by.state)

@@ -87,12 +87,16 @@ export function createCredentialStore(ports: {
     async take(key) {
       const taken = await records.take(key)
       if (taken === undefined) return undefined
-      const { generation, method } = taken
+      const { generation, method, binding } = taken
       const refreshToken = tryOpen(taken.sealedRefreshToken, key, 'refresh_token', generation)
-      if (refreshToken !== undefined) return { method, token: refreshToken, hint: 'refresh_token' }
+      if (refreshToken !== undefined) {
+        return { method, binding, token: refreshToken, hint: 'refresh_token' }
+      }
       const accessToken = tryOpen(taken.sealedAccessToken, key, 'access_token', generation)
-      if (accessToken !== undefined) return { method, token: accessToken, hint: 'access_token' }
-      return { method, token: undefined }
+      if (accessToken !== undefined) {
+        return { method, binding, token: accessToken, hint: 'access_token' }
+      }
+      return { method, binding, token: undefined }
     },
   }
 

@@ -153,6 +153,17 @@ export function createConnectRecords(database: Database): ConnectRecords {
       return rows.length === 1
     },
 
+    async useTicket(ticketHash, key) {
+      const rows = await run(
+        () => sql`
+          UPDATE connect_ticket SET used_at = now()
+          WHERE ticket_hash = ${ticketHash} AND ${isOwn(key)}
+            AND used_at IS NULL AND expires_at > now()
+          RETURNING ticket_hash`,
+      )
+      return rows.length === 1
+    },
+
     async takeFlow(by) {
       const [row] = await run(
         () => sql<FlowRow[]>`

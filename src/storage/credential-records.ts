@@ -1,7 +1,7 @@
 import type { ConnectionReason, CredentialKey } from '../core/credential.ts'
 import type { CredentialRecord, CredentialRecords } from '../core/ports/credential-records.ts'
 import type { StoredConnection } from '../core/ports/credential-store.ts'
-import type { MethodName } from '../core/upstream.ts'
+import type { CredentialBinding, MethodName } from '../core/upstream.ts'
 import type { Database } from './database.ts'
 
 type ConnectionRow = {
@@ -38,6 +38,9 @@ type ClaimRow = {
 type TakenRow = {
   generation: number
   method: MethodName
+  authorization_server: string
+  client_id: string
+  resource: string | null
   access_token: Buffer | null
   refresh_token: Buffer | null
 }
@@ -194,12 +197,14 @@ export function createCredentialRecords(database: Database): CredentialRecords {
       const [row] = await run(
         () => sql<TakenRow[]>`
           DELETE FROM credential WHERE ${isOwn(key)}
-          RETURNING generation, method, access_token, refresh_token`,
+          RETURNING generation, method, authorization_server, client_id, resource,
+            access_token, refresh_token`,
       )
       if (row === undefined) return undefined
       return {
         generation: row.generation,
         method: row.method,
+        binding: toBinding(row),
         sealedAccessToken: row.access_token ?? undefined,
         sealedRefreshToken: row.refresh_token ?? undefined,
       }
@@ -219,16 +224,22 @@ function toConnection(row: ConnectionRow): StoredConnection {
     scopes: row.scopes,
     audience: row.audience ?? undefined,
     account: row.account ?? undefined,
-    binding: {
-      authorizationServer: row.authorization_server,
-      clientId: row.client_id,
-      resource: row.resource ?? undefined,
-    },
+    binding: toBinding(row),
     renewable: row.renewable,
     connectedAt: row.connected_at,
     obtainedAt: row.obtained_at,
     expiresAt: row.expires_at ?? undefined,
     nextTryAt: row.next_try_at ?? undefined,
+  }
+}
+
+function toBinding(
+  row: Pick<ConnectionRow, 'authorization_server' | 'client_id' | 'resource'>,
+): CredentialBinding {
+  return {
+    authorizationServer: row.authorization_server,
+    clientId: row.client_id,
+    resource: row.resource ?? undefined,
   }
 }
 

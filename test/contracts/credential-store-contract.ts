@@ -532,7 +532,7 @@ export function credentialStoreContract(
           renewable: false,
         })
         expect((await store.list(key))[0]?.status).toBe('reconnect_required')
-        expect(await store.take(key)).toEqual({ method: 'connect', token: undefined })
+        expect(await store.take(key)).toMatchObject({ method: 'connect', token: undefined })
       })
 
       it('retry: gives the lease back and nobody gets it before its time', async () => {

@@ -63,6 +63,9 @@ export interface ConnectRecords {
   /** Uses the person's open link up and inserts the flow, both or neither. False when there is no such link. */
   beginFlow(ticketHash: Uint8Array, flow: NewFlowRecord): Promise<boolean>
 
+  /** Uses the person's open link up where no flow follows. False when there is no such link. */
+  useTicket(ticketHash: Uint8Array, key: CredentialKey): Promise<boolean>
+
   /** Removes the flow and returns it, where everything fits and it has not ended. */
   takeFlow(
     by: CredentialKey & { readonly stateHash: Uint8Array; readonly browserHash: Uint8Array },

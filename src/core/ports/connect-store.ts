@@ -42,6 +42,9 @@ export interface ConnectStore {
   /** Uses the link up, once, for its own person, in the statement that opens the flow. False when it was used, ended or is another's. */
   beginFlow(ticket: string, flow: NewFlow): Promise<boolean>
 
+  /** Uses up a link that leads to a new sign-in instead of a flow. False as above. */
+  useTicket(ticket: string, key: CredentialKey): Promise<boolean>
+
   /**
    * Takes a flow by its state, once. Browser, person and upstream stand in the WHERE, so that whoever holds a stolen state
    * cannot even use it up.

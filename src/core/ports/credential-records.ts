@@ -46,6 +46,7 @@ export type ClaimedRecord = {
 export type TakenRecord = {
   readonly generation: number
   readonly method: MethodName
+  readonly binding: CredentialBinding
   readonly sealedAccessToken: Uint8Array | undefined
   readonly sealedRefreshToken: Uint8Array | undefined
 }

@@ -17,7 +17,7 @@ export type StoredConnection = CredentialKey & {
   readonly connectedAt: Date
   readonly obtainedAt: Date
   readonly expiresAt: Date | undefined
-  /** When the next try of a failed refresh may be made. */
+  /** When the next try of a renewal may be made; undefined unless the last one failed. */
   readonly nextTryAt: Date | undefined
 }
 
@@ -84,12 +84,17 @@ export interface CredentialStore {
       | { readonly kind: 'retry'; readonly nextTryAt: Date; readonly outcomeKnown: boolean },
   ): Promise<void>
 
-  /** Removes the row and returns the token to revoke, the refresh token before the access token; undefined when there was none. */
-  take(
-    key: CredentialKey,
-  ): Promise<
-    | { method: MethodName; token: Secret; hint: 'refresh_token' | 'access_token' }
-    | { method: MethodName; token: undefined }
-    | undefined
-  >
+  /**
+   * Removes the row and returns the token to revoke, the refresh token before the access token, and what it was bound to: it
+   * must go to no other server. Undefined when there was none.
+   */
+  take(key: CredentialKey): Promise<TakenCredential | undefined>
 }
+
+export type TakenCredential = {
+  readonly method: MethodName
+  readonly binding: CredentialBinding
+} & (
+  | { readonly token: Secret; readonly hint: 'refresh_token' | 'access_token' }
+  | { readonly token: undefined }
+)

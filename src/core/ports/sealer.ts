@@ -24,7 +24,7 @@ export type SealingContext =
     })
   | {
       readonly table: 'sign_in_flow'
-      readonly field: 'code_verifier' | 'nonce'
+      readonly field: 'code_verifier' | 'nonce' | 'return_to'
       readonly stateHash: Uint8Array
     }
   | (PersonId & {

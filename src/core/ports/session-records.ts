@@ -6,12 +6,12 @@ export type NewSignInFlowRecord = {
   readonly browserHash: Uint8Array
   readonly sealedCodeVerifier: Uint8Array
   readonly sealedNonce: Uint8Array
-  readonly returnTo: string
+  readonly sealedReturnTo: Uint8Array
 }
 
 export type SignInFlowRecord = Pick<
   NewSignInFlowRecord,
-  'sealedCodeVerifier' | 'sealedNonce' | 'returnTo'
+  'sealedCodeVerifier' | 'sealedNonce' | 'sealedReturnTo'
 >
 
 /** A signed-in browser, without its administration rights: those follow the configuration. */
