@@ -40,15 +40,15 @@ export function createSignIn(options: {
     const codeVerifier = randomText()
     const url = await client.authorizationUrl({ state, nonce, codeVerifier, claims })
     const stateHash = hashOf(state)
+    const seal = (text: string, field: FlowField) =>
+      sealer.seal(new Secret(text), contextOf(field, stateHash))
     await records.insertFlow({
       stateHash,
       browserHash: hashOf(browser),
-      sealedCodeVerifier: sealer.seal(
-        new Secret(codeVerifier),
-        contextOf('code_verifier', stateHash),
-      ),
-      sealedNonce: sealer.seal(new Secret(nonce), contextOf('nonce', stateHash)),
-      returnTo,
+      sealedCodeVerifier: seal(codeVerifier, 'code_verifier'),
+      sealedNonce: seal(nonce, 'nonce'),
+      // The address of the page that was opened: a connect link, or a code that came to the wrong browser.
+      sealedReturnTo: seal(returnTo, 'return_to'),
     })
     return url
   }
@@ -85,12 +85,12 @@ export function createSignIn(options: {
   }
 
   function openFlow(flow: SignInFlowRecord, stateHash: Uint8Array) {
+    const open = (sealed: Uint8Array, field: FlowField) =>
+      sealer.open(sealed, contextOf(field, stateHash)).reveal()
     return {
-      returnTo: flow.returnTo,
-      nonce: sealer.open(flow.sealedNonce, contextOf('nonce', stateHash)).reveal(),
-      codeVerifier: sealer
-        .open(flow.sealedCodeVerifier, contextOf('code_verifier', stateHash))
-        .reveal(),
+      returnTo: open(flow.sealedReturnTo, 'return_to'),
+      nonce: open(flow.sealedNonce, 'nonce'),
+      codeVerifier: open(flow.sealedCodeVerifier, 'code_verifier'),
     }
   }
 
@@ -166,6 +166,8 @@ function hashOf(text: string): Buffer {
   return createHash('sha256').update(text).digest()
 }
 
-function contextOf(field: 'code_verifier' | 'nonce', stateHash: Uint8Array): SealingContext {
+type FlowField = Extract<SealingContext, { table: 'sign_in_flow' }>['field']
+
+function contextOf(field: FlowField, stateHash: Uint8Array): SealingContext {
   return { table: 'sign_in_flow', field, stateHash }
 }

@@ -11,7 +11,7 @@ export const sealedColumns = {
   credential: ['access_token', 'refresh_token'],
   connect_ticket: ['sealed_ticket', 'claims'],
   connect_flow: ['code_verifier'],
-  sign_in_flow: ['code_verifier', 'nonce'],
+  sign_in_flow: ['code_verifier', 'nonce', 'return_to'],
   sign_in_token: ['access_token', 'id_token', 'refresh_token'],
 } as const satisfies {
   readonly [Table in SealedTable]: readonly Extract<SealingContext, { table: Table }>['field'][]

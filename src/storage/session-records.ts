@@ -4,7 +4,7 @@ import type { Database } from './database.ts'
 
 const flowLifetime = '10 minutes'
 
-type FlowRow = { code_verifier: Buffer; nonce: Buffer; return_to: string }
+type FlowRow = { code_verifier: Buffer; nonce: Buffer; return_to: Buffer }
 
 type SessionRow = { issuer: string; user_id: string; email: string | null; roles: string[] }
 
@@ -42,7 +42,7 @@ export function createSessionRecords(database: Database): SessionRecords {
             state_hash, browser_hash, code_verifier, nonce, return_to, expires_at
           ) VALUES (
             ${flow.stateHash}, ${flow.browserHash}, ${flow.sealedCodeVerifier}, ${flow.sealedNonce},
-            ${flow.returnTo}, now() + ${flowLifetime}::interval
+            ${flow.sealedReturnTo}, now() + ${flowLifetime}::interval
           )`,
       )
     },
@@ -58,7 +58,7 @@ export function createSessionRecords(database: Database): SessionRecords {
       return {
         sealedCodeVerifier: row.code_verifier,
         sealedNonce: row.nonce,
-        returnTo: row.return_to,
+        sealedReturnTo: row.return_to,
       }
     },
 

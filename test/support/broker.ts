@@ -28,6 +28,7 @@ export type Answer = {
 export type TestBroker = Servers & {
   readonly url: string
   readonly broker: Broker
+  readonly dataDir: string
   /** Every line that it logged so far. */
   readonly logged: readonly string[]
   tokenOf(person: string): Promise<string>
@@ -106,6 +107,7 @@ async function openTestBroker(
     ...servers,
     url,
     broker,
+    dataDir: config.data_dir,
     logged,
     async tokenOf(person) {
       const token = await identityProvider.issueAccessToken(person)

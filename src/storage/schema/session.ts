@@ -27,7 +27,8 @@ export const signInFlow = pgTable(
     browserHash: bytea('browser_hash').notNull(),
     codeVerifier: bytea('code_verifier').notNull(),
     nonce: bytea().notNull(),
-    returnTo: text('return_to').notNull(),
+    /** Sealed as well: it may be a connect link, or whatever stood in the address of a page that was opened. */
+    returnTo: bytea('return_to').notNull(),
     expiresAt: instant('expires_at').notNull(),
   },
   (table) => [index('sign_in_flow_expiry').on(table.expiresAt)],
