@@ -121,7 +121,13 @@ export function createAuthenticator(options: {
       }
     }
     if (introspector === undefined || issuer.validation === 'jwt') throw refusal
-    return askInOrder([introspector], token, digest, use)
+    try {
+      return await askInOrder([introspector], token, digest, use)
+    } catch (error) {
+      // A token that is good by its signature needs no second opinion to be one that lacks a scope.
+      const lacksScope = isBrokerError(refusal, 'insufficient_scope')
+      throw lacksScope && isBrokerError(error, 'unauthenticated') ? refusal : error
+    }
   }
 
   /** An issuer whose keys cannot be had is told as a value: its introspection may still answer. */

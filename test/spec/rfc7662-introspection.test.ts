@@ -363,6 +363,15 @@ describe('T-15: jwt_then_introspection', () => {
     expect(asked(login)).toBe(1)
   })
 
+  it('contract section 3: too little scope stays 403 where the issuer knows nothing of the JWT', async () => {
+    const authenticator = both({ requiredScopes: ['mcp'] })
+    const token = await login.mint({ scope: 'openid' })
+    expect(await outcomeOf(authenticator, token)).toBe('insufficient_scope')
+    expect(asked(login)).toBe(1)
+    const forOthers = await login.mint({ scope: 'openid', aud: 'https://else.example.com' })
+    expect(await outcomeOf(authenticator, forOthers)).toBe('unauthenticated')
+  })
+
   it('T-17: asks when the keys cannot be had, and says 503 when that fails too', async () => {
     login.script(jwksPath, json({}, 500))
     login.script(introspectionPath, active(login))
