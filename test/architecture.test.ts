@@ -71,7 +71,7 @@ function importsOf(file: string): Import[] {
 
 function roomOf(file: string): string {
   const [first, ...rest] = file.split('/')
-  return rest.length === 0 ? String(file) : String(first)
+  return rest.length === 0 ? file : String(first)
 }
 
 function targetOf(from: string, to: string): string {
