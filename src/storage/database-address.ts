@@ -92,7 +92,6 @@ function tcpTarget(written: string, defaultPort: number): TcpTarget {
   return {
     host: host === '' ? 'localhost' : host,
     port: port === undefined ? defaultPort : Number(port),
-    noDelay: true,
   }
 }
 
@@ -158,6 +157,8 @@ function connected(target: TcpTarget): Promise<net.Socket> {
 }
 
 function prepared(socket: net.Socket, target: Target): net.Socket {
+  // Here and not among the options of connect(), which a socket that exists already ignores.
+  socket.setNoDelay(true)
   // postgres.js connects anew, at once and for ever, when a server closes before it has let us in; it gives up on an error.
   socket.once('end', () => {
     socket.destroy(Object.assign(new Error('closed by the server'), { code: 'CONNECTION_CLOSED' }))

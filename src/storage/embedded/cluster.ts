@@ -1,6 +1,5 @@
-import { type ChildProcess, spawn } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { once } from 'node:events'
 import { chown, mkdir, mkdtemp, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import { join } from 'node:path'
@@ -106,11 +105,12 @@ async function createCluster(
   args.push('--auth-local=scram-sha-256', '--auth-host=reject', '--encoding=UTF8', '--no-locale')
   // 1 MiB files of the write-ahead log instead of 16: a new directory takes 31 MB.
   args.push('--wal-segsize=1', '--no-instructions')
-  const output = await runToEnd(user, binaries.initdb, args)
-  if (output !== undefined) {
+  const { succeeded, output } = await runToEnd(user, binaries.initdb, args)
+  if (!succeeded) {
+    const said = output.split('\n').slice(-3).join(' ')
     throw new OperatorError(
       'embedded_failed',
-      `The embedded database could not be made in ${paths.cluster}. initdb says: ${output}`,
+      `The embedded database could not be made in ${paths.cluster}. initdb says: ${said}`,
     )
   }
   await rm(paths.cluster, { recursive: true, force: true })
@@ -133,42 +133,33 @@ async function requireSameVersion(
 }
 
 async function majorVersion(binaries: Binaries, user: OperatingUser): Promise<string> {
-  const child = start(user, binaries.postgres, ['-V'])
-  const [text] = await Promise.all([readAll(child), once(child, 'close')])
-  return /(\d+)/.exec(text)?.[1] ?? 'unknown'
+  const { output } = await runToEnd(user, binaries.postgres, ['-V'])
+  return /(\d+)/.exec(output)?.[1] ?? 'unknown'
 }
 
-/** Undefined when it went well, else the end of what the program said: it knows of no secret but the file's name. */
-async function runToEnd(
+/** What the programs say holds no secret: all that they know of one is the name of its file. */
+function runToEnd(
   user: OperatingUser,
   program: string,
   args: readonly string[],
-): Promise<string | undefined> {
-  const child = start(user, program, args)
-  const ended = once(child, 'close') as Promise<[number | null]>
-  const [text, [status]] = await Promise.all([readAll(child), ended])
-  return status === 0 ? undefined : text.trim().split('\n').slice(-3).join(' ')
-}
-
-function start(user: OperatingUser, program: string, args: readonly string[]): ChildProcess {
+): Promise<{ readonly succeeded: boolean; readonly output: string }> {
   const [command, commandArgs] = user.command(program, args)
-  return spawn(command, commandArgs, {
-    ...user.spawnOptions,
-    env: databaseEnvironment,
-    cwd: '/',
-    stdio: ['ignore', 'pipe', 'pipe'],
+  const options = { ...user.spawnOptions, env: databaseEnvironment, cwd: '/' }
+  return new Promise((resolve, reject) => {
+    execFile(command, commandArgs, options, (error, stdout, stderr) => {
+      // The file is there, so what is not there is its loader.
+      if (error?.code === 'ENOENT') reject(needsGlibc(program, error))
+      else resolve({ succeeded: error === null, output: `${stdout}${stderr}`.trim() })
+    })
   })
 }
 
-async function readAll(child: ChildProcess): Promise<string> {
-  let text = ''
-  const add = (chunk: Buffer) => {
-    text += chunk.toString()
-  }
-  child.stdout?.on('data', add)
-  child.stderr?.on('data', add)
-  await once(child, 'close')
-  return text
+function needsGlibc(program: string, cause: unknown): OperatorError {
+  return new OperatorError(
+    'embedded_unsupported',
+    `${program} cannot run on this system: it needs glibc, which Alpine Linux does not have. Use an image with glibc, or set database.url to a PostgreSQL 15 or newer.`,
+    { cause },
+  )
 }
 
 /** A private directory for the socket, emptied: whoever left something there is gone. */

@@ -1,7 +1,7 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import { join } from 'node:path'
-import { isOperatorError } from '../../core/operator-error.ts'
+import { isOperatorError, OperatorError } from '../../core/operator-error.ts'
 import type { Secret } from '../../core/secret.ts'
 import {
   claimDataDirectory,
@@ -47,34 +47,50 @@ export async function startEmbedded(options: {
   const { directory, log } = options
   const startedAt = Date.now()
   const paths = clusterPaths(directory.path)
+  try {
+    const { start, url, socketDirectory } = await prepare(options, paths)
+    const supervised = await supervise(start, log)
+    await writeState(paths, { socketDirectory })
+    log.info({ event: 'database_started', duration_ms: Date.now() - startedAt })
+    return {
+      url,
+      async stop() {
+        await supervised.stop()
+        await forgetState(paths)
+      },
+    }
+  } catch (error) {
+    if (isOperatorError(error)) throw error
+    const { code = 'error', path = paths.cluster } = error as NodeJS.ErrnoException
+    throw new OperatorError(
+      'embedded_failed',
+      `The embedded database could not be started: ${path} cannot be used (${code}).`,
+      { cause: error },
+    )
+  }
+}
+
+/** Everything up to the first start: programs, user, files. */
+async function prepare(options: Parameters<typeof startEmbedded>[0], paths: ClusterPaths) {
   const binaries = await findBinaries()
   const user = await findOperatingUser({
     program: binaries.postgres,
-    dataDir: directory.path,
+    dataDir: options.directory.path,
     clusterDir: paths.cluster,
   })
   if (user.capability !== undefined) {
-    log.warn({ event: 'database_has_capability', capability: user.capability })
+    options.log.warn({ event: 'database_has_capability', capability: user.capability })
   }
   await forgetState(paths)
   await clearLeftovers(paths)
   const password = await prepareCluster(paths, binaries, user)
   const socketDirectory = await makeSocketDirectory(paths, user)
+  const overrides = options.settings ?? {}
   const start = async () => {
     await clearLeftovers(paths)
-    const overrides = options.settings ?? {}
     return startServer({ paths, binaries, user, socketDirectory, overrides })
   }
-  const supervised = await supervise(start, log)
-  await writeState(paths, { socketDirectory })
-  log.info({ event: 'database_started', duration_ms: Date.now() - startedAt })
-  return {
-    url: socketUrl(socketDirectory, password),
-    async stop() {
-      await supervised.stop()
-      await forgetState(paths)
-    },
-  }
+  return { start, url: socketUrl(socketDirectory, password), socketDirectory }
 }
 
 /** Right after a crash the old server's last processes may still hold its memory, so the first start is tried again too. */

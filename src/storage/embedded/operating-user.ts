@@ -46,13 +46,13 @@ export async function findOperatingUser(needs: {
     const user = userOf({ uid, gid }, capability)
     return reaches(user, needs.program, needs.dataDir) ? user : undefined
   }
-  const plain = attempt(undefined)
-  if (plain !== undefined) return plain
+  const plain = userOf({ uid, gid }, undefined)
+  if (!runs(plain, ':')) throw mayNotSwitch(uid)
+  if (reaches(plain, needs.program, needs.dataDir)) return plain
   // A directory of our own is opened for that group to pass through, which is far less than a capability.
-  if (reaches(userOf({ uid, gid }, undefined), needs.program, dirname(needs.dataDir))) {
+  if (reaches(plain, needs.program, dirname(needs.dataDir))) {
     await openForPassing(needs.dataDir, gid)
-    const passing = attempt(undefined)
-    if (passing !== undefined) return passing
+    if (reaches(plain, needs.program, needs.dataDir)) return plain
   }
   const capable = attempt('dac_read_search') ?? attempt('dac_override')
   if (capable !== undefined) return capable
@@ -98,12 +98,21 @@ function hasSetpriv(): boolean {
   return setprivWorks
 }
 
+/** What PostgreSQL will do: run the program, ask whether it may, and enter the directory. */
 function reaches(user: OperatingUser, program: string, directory: string): boolean {
-  const script = '"$1" -V >/dev/null 2>&1 && test -r "$1" && cd "$2"'
-  const [command, args] = user.command('/bin/sh', ['-c', script, 'sh', program, directory])
-  return (
-    spawnSync(command, args, { ...user.spawnOptions, env: databaseEnvironment, cwd: '/' })
-      .status === 0
+  return runs(user, '"$1" -V >/dev/null 2>&1 && test -r "$1" && cd "$2"', program, directory)
+}
+
+function runs(user: OperatingUser, script: string, ...args: string[]): boolean {
+  const [command, commandArgs] = user.command('/bin/sh', ['-c', script, 'sh', ...args])
+  const options = { ...user.spawnOptions, env: databaseEnvironment, cwd: '/' }
+  return spawnSync(command, commandArgs, options).status === 0
+}
+
+function mayNotSwitch(uid: number): OperatorError {
+  return new OperatorError(
+    'embedded_no_user',
+    `PostgreSQL does not run as root, and this process may not run it as another user (id ${uid}): it lacks CAP_SETUID or CAP_SETGID, or that id is unknown in its user namespace. Run onbehalf as an ordinary user, or set database.url to a PostgreSQL 15 or newer.`,
   )
 }
 
