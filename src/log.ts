@@ -20,10 +20,35 @@ export function createLog(write: (text: string) => void): BrokerLog {
     { write },
   )
   return {
-    info: (entry) => logger.info(entry),
-    warn: (entry) => logger.warn(entry),
-    error: (entry) => logger.error(entry),
+    info: (entry) => logger.info(withoutErrors(entry)),
+    warn: (entry) => logger.warn(withoutErrors(entry)),
+    error: (entry) => logger.error(withoutErrors(entry)),
   }
+}
+
+/**
+ * A copy in which every error is its class and code. The rooms' own log types have no place for one; should one get through,
+ * then not with what libraries put into messages and properties: addresses, statements, values.
+ */
+function withoutErrors(value: unknown): unknown {
+  if (value instanceof Error) {
+    const code = 'code' in value ? asName(value.code) : undefined
+    return { error_class: asName(value.name) ?? 'Error', ...(code === undefined ? {} : { code }) }
+  }
+  if (Array.isArray(value)) return value.map(withoutErrors)
+  if (!isPlainObject(value)) return value
+  return Object.fromEntries(Object.entries(value).map(([name, of]) => [name, withoutErrors(of)]))
+}
+
+/** Anything else, such as a Secret, knows itself how it is written. */
+function isPlainObject(value: unknown): value is object {
+  return (
+    typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
+  )
+}
+
+function asName(value: unknown): string | undefined {
+  return typeof value === 'string' && /^\w{1,64}$/.test(value) ? value : undefined
 }
 
 export const silentLog: BrokerLog = { info() {}, warn() {}, error() {} }

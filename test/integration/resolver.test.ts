@@ -238,6 +238,24 @@ describe('the resolver, on a real authorization server and PostgreSQL', () => {
     await again.stop()
   })
 
+  it('M-N8: without a refresh token a credential is served to its end, then its person connects again', async () => {
+    await broker.connect('ada')
+    await broker.database.database.sql`
+      UPDATE credential SET refresh_token = NULL WHERE user_id = 'ada' AND upstream = 'files'`
+    const before = refreshes()
+    const ending = await restarted({ expiresInSeconds: 30 })
+    expect((await ending.resolveAs('ada', 'files')).status).toBe(200)
+    await ending.stop()
+    const ended = await restarted({ expiresInSeconds: -1 })
+    const answer = await ended.resolveAs('ada', 'files')
+    expect(answer.status).toBe(403)
+    expect(answer.body).toMatchObject({ code: 'connect_required', reason: 'credential_expired' })
+    expect(String(answer.body['connect_url'])).toContain('/connect/')
+    expect(refreshes()).toBe(before)
+    await ended.stop()
+    await broker.connect('ada')
+  })
+
   it('M-R13: a dead grant asks for a new connection and costs no further request', async () => {
     const again = await restarted({ expiresInSeconds: -1 }, 'grace')
     const heal = broker.authorizationServer.fail(endpoints.token, {

@@ -47,6 +47,44 @@ describe('A person at the API (contract section 3)', () => {
     expect(await problemOf(response)).toMatchObject({ code: 'unauthenticated' })
   })
 
+  it.each([
+    ['GET', '/api/v1/connections'],
+    ['GET', '/api/v1/connections/files'],
+    ['DELETE', '/api/v1/connections/files'],
+    ['POST', '/api/v1/connections/files/connect'],
+    ['GET', '/api/v1/me/activity'],
+    ['GET', '/api/v1/activity'],
+  ])('M-H8: %s %s without either is 401, and does nothing', async (method, path) => {
+    const { app, room } = createHttpRoom()
+    for (const headers of [{}, { 'x-onbehalf-csrf': '1' }, { cookie: 'onbehalf_session=x' }]) {
+      const response = await app.request(path, { method, headers })
+      expect(response.status).toBe(401)
+      expect(response.headers.get('www-authenticate')).toMatch(/^Bearer resource_metadata=/)
+    }
+    expect([room.disconnected, room.linked, room.filters]).toEqual([[], [], []])
+  })
+
+  it('M-H8: a callback without a session completes nothing', async () => {
+    const { app, room } = createHttpRoom()
+    const response = await app.request('/callback/files?code=c&state=s', {
+      headers: { authorization: `Bearer ${adaToken}` },
+    })
+    expect(response.headers.get('location') ?? '').not.toContain('connected=1')
+    expect(room.completed).toEqual([])
+  })
+
+  it('H-G4: with a good token reaches what was asked for, once and as nobody else; elsewhere no token is asked for', async () => {
+    const { app, room } = createHttpRoom()
+    const path = '/api/v1/connections/files'
+    const response = await app.request(path, { method: 'DELETE', headers: bearer(adaToken) })
+    expect(response.status).toBe(204)
+    expect(response.headers.has('www-authenticate')).toBe(false)
+    expect(room.disconnected).toMatchObject([{ person: ada, upstream: 'files' }])
+    const elsewhere = await app.request('/elsewhere')
+    expect(elsewhere.status).toBe(404)
+    expect(elsewhere.headers.has('www-authenticate')).toBe(false)
+  })
+
   it('with a bad token is 401, challenged with invalid_token', async () => {
     const { app } = createHttpRoom()
     const response = await app.request('/api/v1/me', { headers: bearer('CNRY-expired') })

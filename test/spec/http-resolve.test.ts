@@ -209,6 +209,12 @@ describe('POST /api/v1/resolve: the body', () => {
     ['neither token nor user', { upstream: 'files' }, 'subject_token'],
     ['both', { upstream: 'files', subject_token: adaToken, user: { issuer, id: 'ada' } }, 'user'],
     ['half a user', { upstream: 'files', user: { issuer } }, 'user.id'],
+    ['M-R6: an empty person', { upstream: 'files', user: { issuer, id: '' } }, 'user.id'],
+    [
+      'M-R6: a person of nobody',
+      { upstream: 'files', user: { issuer: '', id: 'a' } },
+      'user.issuer',
+    ],
     ['a stranger in user', { upstream: 'files', user: { issuer, id: 'a', x: 1 } }, 'user.x'],
     [
       'a control character in the id',
@@ -261,7 +267,7 @@ describe('POST /api/v1/resolve: the body', () => {
 })
 
 describe('POST /api/v1/resolve: refusals before the resolver leave one record each', () => {
-  it('404 unknown_upstream, whose name is not recorded', async () => {
+  it('M-R7: 404 unknown_upstream, whose name is not recorded', async () => {
     const http = createHttpRoom()
     const response = await resolveWith(http, { upstream: 'nope', subject_token: adaToken })
     expect(response.status).toBe(404)
@@ -317,7 +323,7 @@ describe('POST /api/v1/resolve: refusals before the resolver leave one record ea
     expect(http.room.refusals).toMatchObject([{ reason: 'issuer_unavailable' }])
   })
 
-  it('503 audit_unavailable before anything else is done, when no record can be taken', async () => {
+  it('M-R7: 503 audit_unavailable before anything else is done, when no record can be taken', async () => {
     const http = createHttpRoom()
     http.room.admit = () => {
       throw new BrokerError('audit_unavailable')

@@ -186,6 +186,14 @@ describe('the configured audiences', () => {
   })
 })
 
+describe('M-R6: a token of nobody', () => {
+  it.each([undefined, '', null, 7, ['ada'], {}])('is refused with the user %j', async (sub) => {
+    expect(await outcomeOf(withIssuer(), await login.mint({ sub: sub as string }))).toBe(
+      'unauthenticated',
+    )
+  })
+})
+
 describe('required_claims', () => {
   it('are compared by value and type, at any depth', async () => {
     const authenticator = withIssuer({

@@ -291,6 +291,26 @@ describe('plain http', () => {
   })
 })
 
+describe('M-N10: what a connection cannot do without', () => {
+  it('is said at once: a known mode or its endpoints and a client id, and where people come back to', async () => {
+    const file = upstreamWith({
+      kind: 'http',
+      credential: { mode: 'oauth_connect', token_endpoint: 'https://as.example.com/token' },
+    })
+    const upstreams = {
+      ...(file['upstreams'] as FileValues),
+      other: { url: 'https://other.example.com', kind: 'http', credential: { mode: 'oauth' } },
+    }
+    const problems = await problemsOf({ ...file, upstreams, public_url: '/broker' })
+    expect(problems.map(({ path }) => path).toSorted()).toEqual([
+      'public_url',
+      'upstreams.files.credential.authorization_endpoint',
+      'upstreams.files.credential.client_id',
+      'upstreams.other.credential.mode',
+    ])
+  })
+})
+
 describe('public_url', () => {
   it.each([
     ['with a query', 'https://broker.example.com?x=1'],
