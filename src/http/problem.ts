@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { BrokerError, type ErrorCode } from '../core/errors.ts'
-import type { HttpLog } from './services.ts'
+import type { Challenge, HttpLog } from './services.ts'
 
 type Meaning = { readonly status: ContentfulStatusCode; readonly title: string }
 
@@ -62,7 +62,14 @@ export type Problems = {
 export function createProblems(ports: {
   readonly publicUrl: string
   readonly log: HttpLog
+  readonly challenge: Challenge
 }): Problems {
+  /** Every 401 names a way to authenticate (RFC 9110 §15.5.2), also where whoever refused knew of none. */
+  const challenges: Partial<Record<ErrorCode, string>> = {
+    invalid_subject_token: ports.challenge({ error: 'invalid_token', scopes: [] }),
+    unauthenticated: ports.challenge({ error: undefined, scopes: [] }),
+  }
+
   function answer(error: unknown, requestId: string): ProblemAnswer {
     if (!(error instanceof BrokerError) || error.code === 'internal_error') {
       ports.log.error({ event: 'request_failed', requestId, ...nameOf(error) })
@@ -70,6 +77,7 @@ export function createProblems(ports: {
     const known = error instanceof BrokerError ? error : new BrokerError('internal_error')
     const { code, details } = known
     const { title } = problems[code]
+    const challenge = details.challenge ?? challenges[code]
     const status = details.addressRefused === true ? 502 : problems[code].status
     return {
       problem: {
@@ -85,7 +93,7 @@ export function createProblems(ports: {
       },
       headers: {
         'cache-control': 'no-store',
-        ...(details.challenge === undefined ? {} : { 'www-authenticate': details.challenge }),
+        ...(challenge === undefined ? {} : { 'www-authenticate': challenge }),
         ...(status === 503 ? { 'retry-after': retryAfter(details.retryAfterSeconds) } : {}),
         ...(details.allowedMethods === undefined
           ? {}

@@ -11,6 +11,7 @@ function create() {
   const translator = createProblems({
     publicUrl: 'https://broker.example.com',
     log: { error: (entry) => void logged.push(entry) },
+    challenge: ({ error }) => `Bearer error="${error}"`,
   })
   return { translator, logged }
 }
@@ -47,6 +48,19 @@ describe('RFC 9457: an error as it leaves', () => {
       expect(retryAfter(0)).toBe('1')
       expect(retryAfter(2.1)).toBe('3')
       expect(retryAfter(100_000)).toBe('900')
+    },
+  )
+
+  it.each(codes.filter((code) => problems[code].status === 401))(
+    'RFC 9110 §15.5.2: %s names a way to authenticate, that of the refusal before the general one',
+    (code) => {
+      const { translator } = create()
+      const challengeOf = (challenge?: string) =>
+        translator
+          .respond(new BrokerError(code, challenge === undefined ? {} : { challenge }), requestId)
+          .headers.get('www-authenticate')
+      expect(challengeOf()).toMatch(/^Bearer error=/)
+      expect(challengeOf('Bearer x="y"')).toBe('Bearer x="y"')
     },
   )
 

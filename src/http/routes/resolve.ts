@@ -163,13 +163,6 @@ export function addResolveRoute(
     }
   }
 
-  /** Every 401 names a way to authenticate (RFC 9110 §15.5.2), also where the exchange at a server refused the person's token. */
-  function challenged(error: unknown): unknown {
-    if (!isBrokerError(error, 'invalid_subject_token')) return error
-    if (error.details.challenge !== undefined) return error
-    return new BrokerError(error.code, { ...error.details, challenge: badToken, cause: error })
-  }
-
   /** Records that the person could not be told, and gives the refusal that says so to a service. */
   function refusedPerson(call: Call, upstream: Upstream | undefined, error: unknown): unknown {
     const refusal = isBrokerError(error, 'unauthenticated', 'insufficient_scope')
@@ -248,7 +241,7 @@ export function addResolveRoute(
     try {
       return await answer(c, requestId)
     } catch (error) {
-      return problems.respond(challenged(error), requestId)
+      return problems.respond(error, requestId)
     }
   })
 }
