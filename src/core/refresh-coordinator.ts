@@ -1,7 +1,8 @@
+import { LRUCache } from 'lru-cache'
 import type { Credential, CredentialKey, TokenSet } from './credential.ts'
 import { memoryKeyOf } from './credential-memory.ts'
 import type { CredentialMemory } from './credential-memory.ts'
-import { BrokerError } from './errors.ts'
+import { BrokerError, isBrokerError } from './errors.ts'
 import { AcquisitionFailure, type FailureVerdict } from './failure-verdict.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { Clock } from './ports/clock.ts'
@@ -31,6 +32,12 @@ export interface RefreshCoordinator {
 
 export type Renewal = { readonly credential: Credential; readonly asked: boolean }
 
+/** Tokens on their way into the store. */
+type Arrived = { readonly claim: RenewalClaim; readonly tokens: TokenSet }
+
+/** Renewed credentials that wait for the database, at most. */
+const maxUnsaved = 10_000
+
 /** The database's clock decides what is due; a time long gone is due on any clock. */
 const due = new Date(0)
 
@@ -45,12 +52,17 @@ export function createRefreshCoordinator(ports: {
   readonly clock: Clock
 }): RefreshCoordinator {
   const { credentials, memory, methods, pauses, clock } = ports
+  const unsaved = new LRUCache<string, Arrived>({ max: maxUnsaved })
 
   async function renew(
     key: CredentialKey,
     upstream: Upstream,
     current: Credential,
   ): Promise<Renewal> {
+    const arrived = unsaved.get(memoryKeyOf(key))
+    if (arrived?.claim.generation === current.generation) {
+      return { credential: await save(key, upstream, arrived), asked: false }
+    }
     refuseWhilePaused(key, upstream)
     const claim = await credentials.claimRenewal(key, current.generation)
     if (claim === undefined) {
@@ -94,10 +106,27 @@ export function createRefreshCoordinator(ports: {
       return failed(key, upstream, current, claim, error)
     }
     pauses.succeeded(memoryKeyOf(key))
+    return { credential: await save(key, upstream, { claim, tokens }), asked: true }
+  }
+
+  /** The old refresh token may be spent, so that what a database cannot take at the moment is kept for the next call. */
+  async function save(
+    key: CredentialKey,
+    upstream: Upstream,
+    arrived: Arrived,
+  ): Promise<Credential> {
+    const { claim, tokens } = arrived
     const scopes = tokens.scopes ?? claim.scopes
-    const renewed = await credentials.commitRenewal(key, claim, { tokens, scopes })
+    let renewed: Credential | undefined
+    try {
+      renewed = await credentials.commitRenewal(key, claim, { tokens, scopes })
+    } catch (error) {
+      if (isBrokerError(error, 'storage_unavailable')) unsaved.set(memoryKeyOf(key), arrived)
+      throw error
+    }
+    unsaved.delete(memoryKeyOf(key))
     memory.forget(memoryKeyOf(key))
-    return { credential: renewed ?? (await superseded(key, upstream, tokens)), asked: true }
+    return renewed ?? superseded(key, upstream, tokens)
   }
 
   /** The row moved on while the server answered. */

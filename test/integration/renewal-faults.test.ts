@@ -12,7 +12,8 @@ function json(status: number, body: Record<string, unknown>): Fault {
 /** Seconds until the credential of an answer ends; undefined for one without an end. */
 function secondsLeft({ body }: Answer): number | undefined {
   const { expires_at: expiresAt } = body
-  return expiresAt === null ? undefined : (Date.parse(String(expiresAt)) - Date.now()) / 1000
+  if (typeof expiresAt !== 'string') return undefined
+  return (Date.parse(expiresAt) - Date.now()) / 1000
 }
 
 /** Calls until it answers so, as a client that comes back after `Retry-After` would. */
