@@ -130,6 +130,9 @@ function aborted(signal: AbortSignal): Promise<void> {
   })
 }
 
+// Whoever reads the output may leave (`| head`, a log shipper that restarts), or its disk be full: no reason to end anything.
+for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+
 process.exitCode = await runCli({
   argv: process.argv.slice(2),
   env: process.env,

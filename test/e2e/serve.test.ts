@@ -80,6 +80,17 @@ async function expectNoDatabase(directory: string): Promise<void> {
   }
 }
 
+const databasesIn = async (directory: string) =>
+  (await processesNaming(directory)).filter(({ command }) => /postgres\S* -D /.test(command))
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // It is gone already.
+  }
+}
+
 /** Takes connections and says nothing. */
 async function startSilentServer() {
   const sockets: net.Socket[] = []
@@ -233,6 +244,21 @@ describe('onbehalf serve: on the embedded database', () => {
     const metrics = { host: '127.0.0.1', port }
     const other = await directoryWith(plainConfig({ listen: { port: 0, metrics } }))
     expect(await onbehalf(['serve'], other)).toMatchObject({ code: 1 })
+  })
+
+  it('goes on when nobody reads its log any more', async () => {
+    const directory = await directoryWith(plainConfig())
+    const serving = start(['serve'], directory)
+    const url = await serving.ready()
+    serving.stopReading()
+    for (const { pid } of await databasesIn(directory)) kill(pid)
+    // It has something to say about that.
+    while ((await databasesIn(directory)).length === 0) await sleep(20)
+    await expect
+      .poll(async () => (await fetch(`${url}/readyz`)).status, { timeout: 10_000 })
+      .toBe(200)
+    serving.kill('SIGTERM')
+    expect(await serving.ended).toMatchObject({ code: 0, signal: null })
   })
 
   it('told to stop while it starts, it stops and takes its database with it', async () => {
@@ -447,17 +473,6 @@ describe('onbehalf serve: with people and servers', () => {
     serving.kill('SIGTERM')
     expect(await serving.ended).toMatchObject({ code: 0, signal: null, stderr: '' })
   })
-
-  const databasesIn = async (directory: string) =>
-    (await processesNaming(directory)).filter(({ command }) => /postgres\S* -D /.test(command))
-
-  function kill(pid: number): void {
-    try {
-      process.kill(pid, 'SIGKILL')
-    } catch {
-      // It is gone already.
-    }
-  }
 
   it('refuses keys that do not fit the rows, with their number, and exits with 2', async () => {
     await servers.database.database.sql`DELETE FROM credential`

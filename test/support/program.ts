@@ -47,6 +47,8 @@ export type Program = {
   /** Where it listens, once it is ready. */
   readonly ready: () => Promise<string>
   readonly kill: (signal: NodeJS.Signals) => void
+  /** Nobody reads its output any more. */
+  readonly stopReading: () => void
   readonly ended: Promise<ProgramEnd>
 }
 
@@ -111,6 +113,10 @@ export function startProgram(
     logged,
     ready: async () => String((await logged('ready'))['url']),
     kill: (signal) => void child.kill(signal),
+    stopReading() {
+      child.stdout?.destroy()
+      child.stderr?.destroy()
+    },
     ended,
   }
 }
