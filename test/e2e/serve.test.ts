@@ -4,7 +4,7 @@ import net from 'node:net'
 import os from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest'
 import { endpoints, tokenExchangeGrant } from '../support/authorization-server.ts'
 import { type BrokerServers, startBrokerServers } from '../support/broker-servers.ts'
 import type { FileValues } from '../support/config-files.ts'
@@ -18,6 +18,8 @@ import {
 } from '../support/program.ts'
 import { scanDatabase } from '../support/secret-scan.ts'
 
+// Every test starts processes, some a database with its recovery: on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 60_000 })
 beforeAll(ensureBuilt, 120_000)
 
 const undo: (() => unknown)[] = []

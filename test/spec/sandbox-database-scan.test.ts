@@ -52,4 +52,11 @@ describe('the secret scan of a database', () => {
     const left = await sql`select 1 from pg_class where relname = 'secret_scan_control'`
     expect(left).toHaveLength(0)
   })
+
+  it('is made of every database of a test when it is dropped, and that fails', async () => {
+    const leaking = await createTestDatabase()
+    await leaking.database.sql`
+      INSERT INTO encryption_key (id, "check") VALUES ('k', ${Buffer.from('CNRY-AT-of-ada')})`
+    await expect(leaking.drop()).rejects.toThrow(/table encryption_key.*column check/)
+  })
 })

@@ -4,6 +4,7 @@ import { inject } from 'vitest'
 import { Secret } from '../../src/core/secret.ts'
 import { type Database, openDatabase } from '../../src/storage/database.ts'
 import { connectTo, databaseUrl } from './postgres-client.ts'
+import { createSecretScan, scanDatabase } from './secret-scan.ts'
 
 export type TestDatabase = {
   /** For a configuration file, or for `connectTo` of postgres-client.ts. */
@@ -13,7 +14,10 @@ export type TestDatabase = {
   readonly drop: () => Promise<void>
 }
 
-/** A fresh, migrated database of its own; some 30 ms. Call `drop` when done with it. */
+/**
+ * A fresh, migrated database of its own; some 30 ms. Call `drop` when done with it: it throws where a test has left a secret
+ * in clear.
+ */
 export async function createTestDatabase(
   options: { readonly pool?: number } = {},
 ): Promise<TestDatabase> {
@@ -31,8 +35,21 @@ export async function createTestDatabase(
     database,
     async drop() {
       await database.close()
+      const leaks = await leaksIn(url)
       await asAdmin((sql) => sql.unsafe(`drop database if exists ${name} with (force)`))
+      if (leaks.length > 0) throw new Error(`secrets were in the database:\n${leaks.join('\n')}`)
     },
+  }
+}
+
+/** What begins like a secret of a test (`canaryPrefixes`), in any table, as text, hex or base64. */
+async function leaksIn(url: string): Promise<readonly string[]> {
+  const sql = connectTo(url)
+  try {
+    const { findings } = await scanDatabase(createSecretScan(), sql)
+    return findings.map(({ where, kind, form }) => `${kind} (${form}) in ${where}`)
+  } finally {
+    await sql.end()
   }
 }
 
