@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { createAcquisitionMethods, createAuthorizationClient } from './acquisition/index.ts'
 import { createAuditRecorder } from './audit/recorder.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
@@ -103,7 +104,7 @@ export function compose(options: {
     whenFull: config.audit.whenFull,
     log,
   })
-  const metrics = createMetrics({ auditStats: recorder.stats })
+  const metrics = createMetrics({ auditStats: () => recorder.stats() })
   const audit = metrics.countRecords(recorder)
   const activity = createActivityStore(databases.searches)
 
@@ -128,7 +129,7 @@ export function compose(options: {
     audit,
     clock,
   })
-  const resolutions = createResolutionRecorder({ audit })
+  const resolutions = createResolutionRecorder({ audit, newRequestId: randomUUID })
   const resolver = createCredentialResolver({
     credentials,
     memory,

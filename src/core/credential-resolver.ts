@@ -129,22 +129,14 @@ export function createCredentialResolver(ports: {
     const stored = await findStored(key, request)
     if (!('credential' in stored)) return acquireFirst(key, request, stored.unusable, attempt)
     const { credential } = stored
+    const freshness = freshnessOf(credential, upstream.credential, clock.now())
+    if (freshness === 'ended') return renewEnded(key, request, credential, attempt)
     if (request.rejected === credential.fingerprint) {
       return renewRejected(key, request, credential, attempt)
     }
-    const now = clock.now()
-    switch (freshnessOf(credential, upstream.credential, now)) {
-      case 'valid':
-        return { remembered: stored, action: 'inject' }
-      case 'ending':
-        // It would end while its successor is waited for.
-        if (endsWithin(credential, earlyRenewalWaitMs, now)) {
-          return renewEnded(key, request, credential, attempt)
-        }
-        return renewEarly(key, request, stored, attempt)
-      case 'ended':
-        return renewEnded(key, request, credential, attempt)
-    }
+    return freshness === 'ending'
+      ? renewEarly(key, request, stored, attempt)
+      : { remembered: stored, action: 'inject' }
   }
 
   /** The stored credential, or why there is none that may be used. */
@@ -205,24 +197,29 @@ export function createCredentialResolver(ports: {
     stored: RememberedCredential,
     attempt: Attempt,
   ): Promise<Settled> {
-    const serveStored: Settled = { remembered: stored, action: 'inject' }
+    /** Not a moment beyond its end, which may have come while its successor was waited for. */
+    const serveStored = (): Settled | Promise<Settled> =>
+      isEnded(stored.credential, clock.now())
+        ? renewEnded(key, request, stored.credential, attempt)
+        : { remembered: stored, action: 'inject' }
     const nowMs = clock.now().getTime()
-    if (nowMs < (earlyRetryAtMs.get(memoryKeyOf(key)) ?? 0)) return serveStored
+    if (nowMs < (earlyRetryAtMs.get(memoryKeyOf(key)) ?? 0)) return serveStored()
     const flight = join(key, request, () => renewal(key, request, stored.credential))
+    let result: Renewal | 'late'
     try {
-      const result = await waitAtMost(flight.result, earlyRenewalWaitMs)
-      if (result === 'late') {
-        if (flight.started) records.whenDone(request, 'refresh', flight.result)
-        return serveStored
-      }
-      return settled(result, flight.started ? 'refresh' : 'inject', request.upstream)
+      result = await waitAtMost(flight.result, earlyRenewalWaitMs)
     } catch (error) {
       attempt.action = flight.started ? 'refresh' : 'inject'
       if (endsConnection(error)) throw await connectRequired(request, error, attempt)
       // Whatever else it was, the stored credential is as good as before, until its end.
       earlyRetryAtMs.set(memoryKeyOf(key), clock.now().getTime() + earlyRetryMs)
-      return serveStored
+      return serveStored()
     }
+    if (result !== 'late') {
+      return settled(result, flight.started ? 'refresh' : 'inject', request.upstream)
+    }
+    if (flight.started) records.whenDone(request, 'refresh', flight.result)
+    return serveStored()
   }
 
   async function renewEnded(
@@ -375,8 +372,8 @@ function settled(renewal: Renewal, action: AuditAction, upstream: Upstream): Set
   }
 }
 
-function endsWithin({ expiresAt }: Credential, ms: number, now: Date): boolean {
-  return expiresAt !== undefined && expiresAt.getTime() - now.getTime() <= ms
+function isEnded({ expiresAt }: Credential, now: Date): boolean {
+  return expiresAt !== undefined && expiresAt <= now
 }
 
 function nothingToRenewWith(): BrokerError {

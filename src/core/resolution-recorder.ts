@@ -22,8 +22,12 @@ const system = { kind: 'system', id: 'onbehalf' } as const
 const assertedDetails = { identity: 'asserted' } as const
 const tokenDetails = { identity: 'token' } as const
 
-export function createResolutionRecorder(ports: { readonly audit: AuditSink }): ResolutionRecorder {
-  const { audit } = ports
+export function createResolutionRecorder(ports: {
+  readonly audit: AuditSink
+  /** A UUID for what no request asked for. */
+  readonly newRequestId: () => string
+}): ResolutionRecorder {
+  const { audit, newRequestId } = ports
 
   function recordCall(
     request: ResolveRequest,
@@ -52,9 +56,12 @@ export function createResolutionRecorder(ports: { readonly audit: AuditSink }): 
     succeeded: (request, action) => recordCall(request, action, undefined),
     failed: (request, action, error) => recordCall(request, action, auditReasonOf(error)),
     whenDone(request, action, renewal) {
+      const requestId = newRequestId()
       const recordEnd = (reason: AuditReason | undefined) =>
         audit.record({
           ...subjectOf(request),
+          // An operation of its own: the call has left its one record.
+          requestId,
           actor: system,
           action,
           outcome: reason === undefined ? 'success' : 'failure',

@@ -48,6 +48,9 @@ export function resultAddress(
   const target = returnTo ?? '/connections'
   const isPath = target.startsWith('/')
   const url = new URL(target, isPath ? 'http://own.invalid' : undefined)
+  // The address may be one that an earlier connect led to; only one result must be read in it.
+  url.searchParams.delete('connected')
+  url.searchParams.delete('error')
   url.searchParams.set('upstream', upstream)
   if ('error' in result) url.searchParams.set('error', result.error)
   else url.searchParams.set('connected', '1')
