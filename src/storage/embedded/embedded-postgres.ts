@@ -1,6 +1,6 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
-import { join } from 'node:path'
+import { basename, dirname } from 'node:path'
 import { isOperatorError, OperatorError } from '../../core/operator-error.ts'
 import type { Secret } from '../../core/secret.ts'
 import {
@@ -221,10 +221,15 @@ async function readState(paths: ClusterPaths): Promise<State | undefined> {
 /** Removes the note of where the server listens, and the directory of its socket where that lay outside. */
 async function forgetState(paths: ClusterPaths): Promise<void> {
   const state = await readState(paths)
-  if (state?.socketDirectory.startsWith(join(os.tmpdir(), 'onbehalf-')) === true) {
+  if (state !== undefined && isTemporary(state.socketDirectory)) {
     await rm(state.socketDirectory, { recursive: true, force: true })
   }
   await rm(paths.state, { force: true })
+}
+
+/** Whether makeSocketDirectory made it: nothing else is ever removed on the word of a file. */
+function isTemporary(directory: string): boolean {
+  return dirname(directory) === os.tmpdir() && /^onbehalf-[A-Za-z0-9]{6}$/.test(basename(directory))
 }
 
 function sleep(ms: number): Promise<void> {

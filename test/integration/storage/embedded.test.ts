@@ -1,5 +1,6 @@
 import { execFileSync, spawn } from 'node:child_process'
 import {
+  chmod,
   chown,
   lstat,
   mkdir,
@@ -11,7 +12,7 @@ import {
   writeFile,
 } from 'node:fs/promises'
 import os from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { claimDataDirectory } from '../../../src/storage/data-directory.ts'
 import { openDatabase } from '../../../src/storage/database.ts'
@@ -290,6 +291,38 @@ describe('kill -9', () => {
     process.kill(watcher, 'SIGKILL')
     await expect.poll(() => watcherOf(pid), { timeout: 5000 }).toBeGreaterThan(0)
     expect(watcherOf(pid)).not.toBe(watcher)
+  })
+
+  it('of the broker leaves no database behind where only the watcher is there to end it', async () => {
+    const dataDir = join(await temporaryDirectory(), 'data')
+    await (await borrowEmbedded({ dataDir, log })).stop()
+    const { uid, gid } = await stat(join(dataDir, 'postgres'))
+    // Without setpriv, as on macOS; what it would pass by is opened instead.
+    for (let at = dataDir; at !== os.tmpdir(); at = dirname(at)) await chmod(at, 0o755)
+    const child = runModule(`
+      import { startServer } from '${compiled.moduleUrl('storage/embedded/server-process.ts')}'
+      import { clusterPaths } from '${compiled.moduleUrl('storage/embedded/cluster.ts')}'
+      import { findBinaries } from '${compiled.moduleUrl('storage/embedded/binaries.ts')}'
+      const paths = clusterPaths(${JSON.stringify(dataDir)})
+      await startServer({
+        paths,
+        binaries: await findBinaries(),
+        socketDirectory: paths.run,
+        overrides: {},
+        user: {
+          owner: undefined,
+          capability: undefined,
+          command: (program, args) => [program, [...args]],
+          spawnOptions: ${isRoot ? JSON.stringify({ uid, gid }) : '{}'},
+        },
+      })
+      console.log('started')
+      setInterval(() => {}, 1000)`)
+    onTestFinished(() => child.kill())
+    await child.line(/^started$/)
+    expect(processesOf(dataDir)).toHaveLength(1)
+    await child.kill('SIGKILL')
+    await gone(dataDir)
   })
 
   it.runIf(process.platform === 'linux')(
