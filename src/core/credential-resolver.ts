@@ -28,7 +28,7 @@ import type { CredentialStore } from './ports/credential-store.ts'
 import type { StorageHealth } from './ports/storage-health.ts'
 import { type RefreshCoordinator, type Renewal, unavailable } from './refresh-coordinator.ts'
 import type { ResolutionRecorder } from './resolution-recorder.ts'
-import type { Secret } from './secret.ts'
+import { Secret } from './secret.ts'
 import { createSingleFlight, type Flight, waitAtMost } from './single-flight.ts'
 import {
   bindingOf,
@@ -351,7 +351,7 @@ export function createCredentialResolver(ports: {
     attempt.action = 'connect'
     if (error.details.connectUrl !== undefined) return error
     const { person, upstream } = request
-    const { claims } = error.details
+    const claims = challengeOf(error, upstream)
     const connectUrl = await connector.offerLink({ person, upstream, claims })
     return new BrokerError('connect_required', { ...error.details, connectUrl, cause: error })
   }
@@ -375,6 +375,17 @@ function settled(renewal: Renewal, action: AuditAction, upstream: Upstream): Set
 function isEnded({ expiresAt }: Credential, now: Date): boolean {
   return expiresAt !== undefined && expiresAt <= now
 }
+
+/**
+ * What the person's next sign-in has to answer. A server that asks for the person behind an exchange without saying what it
+ * wants gets a new sign-in all the same: there is nothing else that the person could do.
+ */
+function challengeOf({ details }: BrokerError, upstream: Upstream): Secret | undefined {
+  const asksPerson = details.reason === 'insufficient_scope' && !isConnectable(upstream)
+  return details.claims ?? (asksPerson ? noClaims : undefined)
+}
+
+const noClaims = new Secret('{}')
 
 function nothingToRenewWith(): BrokerError {
   return new BrokerError('connect_required', { reason: 'credential_expired' })

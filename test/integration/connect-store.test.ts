@@ -370,6 +370,30 @@ describe('beginFlow', () => {
   })
 })
 
+describe('useTicket', () => {
+  it('uses a link up once, for its own person, while it is open', async () => {
+    const key = somebody()
+    const { ticket } = await store.offerTicket(ticketFor(key))
+    const link = ticket.reveal()
+    for (const wrong of [
+      somebody(),
+      { ...key, upstream: 'mail' },
+      { ...key, issuer: 'https://x' },
+    ]) {
+      expect(await store.useTicket(link, wrong)).toBe(false)
+    }
+    const used = await Promise.all(
+      Array.from({ length: 10 }, (_, at) => (at % 2 === 0 ? store : replica).useTicket(link, key)),
+    )
+    expect(used.filter(Boolean)).toHaveLength(1)
+    expect(await isOpen(ticket)).toBe(false)
+    const late = await store.issueTicket(ticketFor(key))
+    await pass(key, 601)
+    expect(await store.useTicket(late.ticket.reveal(), key)).toBe(false)
+    expect(await store.useTicket('nothing', key)).toBe(false)
+  })
+})
+
 describe('takeFlow', () => {
   it('gives back what was begun, on another replica, once', async () => {
     const key = somebody()

@@ -84,6 +84,7 @@ describe('exchanges that are refused', () => {
     ['interaction_required', { error: 'interaction_required', error_codes: [50076], claims }],
     ['claims alone', { error: 'invalid_grant', claims }],
     ['consent_required', { error: 'invalid_grant', suberror: 'consent_required', claims }],
+    ['consent_required without claims', { error: 'invalid_grant', error_codes: [65001] }],
   ])(
     '%s is 403 connect_required, insufficient_scope, with a link that stays the same',
     async (_name, body) => {
@@ -95,6 +96,9 @@ describe('exchanges that are refused', () => {
       expect(answer.text).not.toContain('acrs')
       const again = await broker.resolveAs('ada', 'graph')
       expect(again.body['connect_url']).toBe(answer.body['connect_url'])
+      expect((await broker.resolveAs('grace', 'graph')).body['connect_url']).not.toBe(
+        answer.body['connect_url'],
+      )
       fail(json(400, { ...body, claims: '{"access_token":{"other":null}}' }))
       const other = await broker.resolveAs('ada', 'graph')
       expect(other.body['connect_url']).not.toBe(answer.body['connect_url'])
