@@ -82,7 +82,7 @@ describe('S1: sealed values that were moved', () => {
     await database.sql`UPDATE credential SET user_id = ${thief.userId} WHERE user_id = ${victim.userId}`
     await expectCorrupt(() => store.find(thief))
     await expectCorrupt(async () => store.claimRenewal(thief, await generationOf(thief)))
-    expect(await store.take(thief)).toEqual({ method: 'connect', token: undefined })
+    expect(await store.take(thief)).toMatchObject({ method: 'connect', token: undefined })
   })
 
   it('the person’s own token for another upstream', async () => {
@@ -160,7 +160,7 @@ describe('S2, S3: values that were changed', () => {
     await write(key, 'refresh_token', blob)
     await expectCorrupt(() => store.find(key))
     await expectCorrupt(() => store.claimRenewal(key, generation))
-    expect(await store.take(key)).toEqual({ method: 'connect', token: undefined })
+    expect(await store.take(key)).toMatchObject({ method: 'connect', token: undefined })
     expect(await store.find(key)).toBeUndefined()
   })
 

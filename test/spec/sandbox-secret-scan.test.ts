@@ -37,7 +37,9 @@ describe('the secret scan', () => {
   it('finds bytes, such as a key', () => {
     const key = randomBytes(32)
     const scan = scanFor(key)
-    expect(scan.find('file', Buffer.concat([randomBytes(7), key]))).toHaveLength(1)
+    // Some keys look the same raw and in another form, which are two findings.
+    const forms = scan.find('file', Buffer.concat([randomBytes(7), key])).map(({ form }) => form)
+    expect(forms).toContain('raw')
     expect(scan.find('log', `key=${key.toString('base64')}`)[0]?.form).toBe('base64')
   })
 
