@@ -126,6 +126,7 @@ export function compose(options: {
     authorization: metrics.countCodes(createAuthorizationClient({ http, clock })),
     method: methods.oauth_connect,
     arrivals,
+    pauses,
     audit,
     clock,
   })

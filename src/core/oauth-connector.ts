@@ -22,6 +22,7 @@ import { unavailable } from './refresh-coordinator.ts'
 import { type ConnectResult, resultAddress } from './return-to.ts'
 import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
+import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
 import {
   bindingOf,
   isConnectable,
@@ -47,11 +48,12 @@ export function createOAuthConnector(ports: {
   readonly authorization: AuthorizationClient
   readonly method: AcquisitionMethod
   readonly arrivals: Arrivals
+  readonly pauses: Pick<TokenEndpointPauses, 'paused'>
   readonly audit: AuditSink
   readonly clock: Clock
 }): OAuthConnector {
   const { publicUrl, upstreams, connects, credentials, memory, authorization, method } = ports
-  const { arrivals, audit, clock } = ports
+  const { arrivals, pauses, audit, clock } = ports
 
   const issueLink: OAuthConnector['issueLink'] = async ({ person, upstream, returnTo }) => {
     if (!mayUseUpstream(person, upstream)) throw new BrokerError('policy_denied')
@@ -190,18 +192,32 @@ export function createOAuthConnector(ports: {
   async function redeem(flow: ConnectFlow, upstream: Upstream, code: Secret): Promise<void> {
     const key = keyOf(flow, upstream)
     const arrived = await arrivals.receive(memoryKeyOf(key), {
-      ask: () =>
-        authorization.redeem(upstream, {
-          code,
-          codeVerifier: flow.codeVerifier,
-          redirectUri: redirectUri(upstream),
-        }),
+      ask: () => redeemNotingPause(flow, upstream, code),
       keep: (tokens) => store(key, flow, upstream, tokens),
     })
     if ('kept' in arrived) return
     // Disconnected meanwhile: what arrived must not live on at the server.
     void revokeTokens(method, upstream, arrived.refused)
     throw new AcquisitionFailure({ kind: 'denied' })
+  }
+
+  /** A person is waiting for this one, so it is sent during a pause too; a pause that it is told is everybody's. */
+  async function redeemNotingPause(
+    flow: ConnectFlow,
+    upstream: Upstream,
+    code: Secret,
+  ): Promise<TokenSet> {
+    const { codeVerifier } = flow
+    try {
+      const options = { code, codeVerifier, redirectUri: redirectUri(upstream) }
+      return await authorization.redeem(upstream, options)
+    } catch (error) {
+      if (error instanceof AcquisitionFailure && error.verdict.kind === 'retry_at') {
+        const { authorizationServer } = bindingOf(upstream.credential)
+        pauses.paused(authorizationServer, error.verdict)
+      }
+      throw error
+    }
   }
 
   async function store(

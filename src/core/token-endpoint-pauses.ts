@@ -18,6 +18,11 @@ export interface TokenEndpointPauses {
     connection: string,
     verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
   ): Date
+  /** Notes what a server said outside of any stored connection: the time that it named, if it did. */
+  paused(
+    authorizationServer: string,
+    verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
+  ): Date | undefined
   /** Notes a failure that no waiting mends: nothing is paused, but the connection is failing. */
   misconfigured(connection: string): void
   succeeded(connection: string): void
@@ -50,7 +55,15 @@ export function createTokenEndpointPauses(ports: {
     return pause === undefined || pause.untilMs + 60_000 < nowMs ? 0 : pause.failures
   }
 
+  const paused: TokenEndpointPauses['paused'] = (authorizationServer, { retryAfterSeconds }) => {
+    if (retryAfterSeconds === undefined) return undefined
+    const untilMs = clock.now().getTime() + retryAfterSeconds * 1000
+    servers.set(authorizationServer, Math.max(untilMs, servers.get(authorizationServer) ?? 0))
+    return new Date(untilMs)
+  }
+
   return {
+    paused,
     remainingSeconds(authorizationServer, connection) {
       const nowMs = clock.now().getTime()
       const untilMs = Math.max(
@@ -63,11 +76,8 @@ export function createTokenEndpointPauses(ports: {
       const nowMs = clock.now().getTime()
       // Nothing left and nobody was bothered: only the configuration mends it, and then at once.
       if (verdict.addressRefused === true) return new Date(nowMs)
-      if (verdict.retryAfterSeconds !== undefined) {
-        const untilMs = nowMs + verdict.retryAfterSeconds * 1000
-        servers.set(authorizationServer, Math.max(untilMs, servers.get(authorizationServer) ?? 0))
-        return new Date(untilMs)
-      }
+      const pausedUntil = paused(authorizationServer, verdict)
+      if (pausedUntil !== undefined) return pausedUntil
       const failures = failuresOf(connection, nowMs) + 1
       const untilMs = nowMs + backoffSeconds(failures) * 1000
       connections.set(connection, { failures, untilMs })

@@ -609,7 +609,6 @@ export function credentialStoreContract(
         await store.put(both, newCredential('both'))
         const tokens = tokenSet('alone', { refreshToken: undefined })
         await store.put(one, newCredential('alone', { tokens, method: 'token_exchange' }))
-        const { binding } = newCredential('both')
         const taken = await replica.take(both)
         expect(taken).toMatchObject({ method: 'connect', hint: 'refresh_token', binding })
         expect(taken?.token?.reveal()).toBe('CANARY-RT-both')

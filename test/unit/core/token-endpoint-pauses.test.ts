@@ -24,6 +24,14 @@ describe('pauses of a token endpoint', () => {
     expect(pauses.isFailing(server, 'grace')).toBe(false)
   })
 
+  it('a time that a server named while a person connected counts too', () => {
+    const { pauses } = pausesWith(() => 0)
+    expect(pauses.paused(server, passing)).toBeUndefined()
+    expect(pauses.remainingSeconds(server, 'ada')).toBeUndefined()
+    pauses.paused(server, { ...passing, retryAfterSeconds: 7 })
+    expect(pauses.remainingSeconds(server, 'ada')).toBe(7)
+  })
+
   it('a shorter time does not shorten a longer one', () => {
     const { pauses } = pausesWith(() => 0)
     pauses.failed(server, 'ada', { ...passing, retryAfterSeconds: 120 })
