@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process'
+import { execFileSync, spawn, spawnSync } from 'node:child_process'
 import {
   chmod,
   chown,
@@ -396,6 +396,15 @@ describe('the programs', () => {
   })
 })
 
+/** As another user, which takes a Node and an installation that everybody may read: not so below /root. */
+const itForOthers = it.skipIf(
+  !isRoot ||
+    spawnSync(process.execPath, ['-e', 'fs.readdirSync("node_modules/postgres/src")'], {
+      ...ordinaryUser(),
+      cwd: join(import.meta.dirname, '../../..'),
+    }).status !== 0,
+)
+
 describe.runIf(isRoot)('as root', () => {
   it('runs as another user, without a capability where it can reach its files', async () => {
     const dataDir = await temporaryDirectory()
@@ -429,7 +438,7 @@ describe.runIf(isRoot)('as root', () => {
     expect(child.lines.join('\n')).toMatch(/database_has_capability","capability":"dac_/)
   })
 
-  it('and then as an ordinary user it is refused with what to do', async () => {
+  itForOthers('and then as an ordinary user it is refused with what to do', async () => {
     const dataDir = await temporaryDirectory()
     await (await borrowEmbedded({ dataDir, log })).stop()
     const { uid, gid } = ordinaryUser()
@@ -444,7 +453,7 @@ describe.runIf(isRoot)('as root', () => {
     )
   })
 
-  it('an ordinary user runs it itself', async () => {
+  itForOthers('an ordinary user runs it itself', async () => {
     const dataDir = await temporaryDirectory()
     const { uid, gid } = ordinaryUser()
     await chown(dataDir, uid, gid)
@@ -455,7 +464,7 @@ describe.runIf(isRoot)('as root', () => {
     await gone(dataDir)
   })
 
-  it('a user id without a name is refused with what to do', async () => {
+  itForOthers('a user id without a name is refused with what to do', async () => {
     const dataDir = await temporaryDirectory()
     await chown(dataDir, 54_321, 54_321)
     const child = startWriter(dataDir, { uid: 54_321, gid: 54_321 })
