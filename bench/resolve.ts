@@ -168,9 +168,9 @@ async function warm(): Promise<string[]> {
     `\nwarm, ${connections} connections, ${people} people, recording on; medians of ${rounds} alternating rounds`,
   )
   console.table({
-    'bare Hono route': row(slices.bare, slices.bare),
-    onbehalf: row(slices.broker, slices.bare),
-    'better-auth getAccessToken': row(slices.betterAuth, slices.bare),
+    'bare Hono route': tableRow(slices.bare, slices.bare),
+    onbehalf: tableRow(slices.broker, slices.bare),
+    'better-auth getAccessToken': tableRow(slices.betterAuth, slices.bare),
   })
   console.log(
     `${calls} calls, ${failures} failed, ${records} records written, ${reads} reads of the credential table`,
@@ -260,10 +260,10 @@ async function sample(child: Child, requests: readonly Buffer[]): Promise<Sample
   }
 }
 
-function row(samples: readonly Sample[], base: readonly Sample[]) {
+function tableRow(samples: readonly Sample[], base: readonly Sample[]) {
   const ratios = samples
     .map((s, i) => s.perSecond / (base[i]?.perSecond ?? 1))
-    .sort((a, b) => a - b)
+    .toSorted((a, b) => a - b)
   const p99 = median(samples.map((s, i) => s.p99Ms / (base[i]?.p99Ms ?? 1)))
   const quartile = (q: number) => (ratios[Math.floor(ratios.length * q)] ?? Number.NaN).toFixed(2)
   return {
