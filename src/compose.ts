@@ -9,7 +9,6 @@ import { createCredentialMemory } from './core/credential-memory.ts'
 import { createCredentialResolver } from './core/credential-resolver.ts'
 import { createForcedRenewalLimit } from './core/forced-renewals.ts'
 import { createOAuthConnector } from './core/oauth-connector.ts'
-import { isBrokerError } from './core/errors.ts'
 import type { PolicyHook } from './core/policy.ts'
 import type { AcquisitionMethod } from './core/ports/acquisition-method.ts'
 import type { SignIn } from './core/ports/authenticator.ts'
@@ -182,10 +181,10 @@ export function compose(options: {
     readiness: [
       {
         name: 'database',
-        isReady: async () => databases.calls.isFresh() && (await answers(keyCheck.verify())),
+        isReady: async () => databases.calls.isFresh() && (await answers(keyCheck.matches())),
       },
       { name: 'spool', isReady: () => recorder.stats().depth < auditCapacity },
-      { name: 'keys', isReady: () => isWell(keyCheck.verify()) },
+      { name: 'keys', isReady: () => isWell(keyCheck.matches()) },
     ],
     metrics: config.listen.metrics === undefined ? metrics : undefined,
     pages,
@@ -265,19 +264,14 @@ function countedMethods(
   }
 }
 
-/** Whether the database answers a check, whatever it says: a wrong key is not the database's fault. */
-async function answers(check: Promise<void>): Promise<boolean> {
-  return check.then(
+/** Whether the database answers a question, whatever it says: a wrong key is not the database's fault. */
+async function answers(question: Promise<boolean>): Promise<boolean> {
+  return question.then(
     () => true,
-    (error: unknown) => !isBrokerError(error, 'storage_unavailable'),
+    () => false,
   )
 }
 
-async function isWell(check: Promise<void>): Promise<boolean> {
-  try {
-    await check
-    return true
-  } catch {
-    return false
-  }
+async function isWell(question: Promise<boolean>): Promise<boolean> {
+  return question.catch(() => false)
 }

@@ -26,6 +26,13 @@ export type KeyCheck = {
    */
   verify(): Promise<void>
 
+  /**
+   * Whether the database still knows the configured keys by their secrets. Reads one row a key, once for all who ask at the same
+   * moment: anybody may ask for readiness, and counting every sealed value for each would keep the database from its work.
+   * @throws BrokerError storage_unavailable
+   */
+  matches(): Promise<boolean>
+
   /** Configured ids in the order of the configuration, then those that are used and missing. */
   status(): Promise<readonly KeyStatus[]>
 }
@@ -39,6 +46,12 @@ export function createKeyCheck(ports: {
 }): KeyCheck {
   const { keyring, records } = ports
   const ids = new Set(keyring.keys.map((key) => key.id))
+  let matching: Promise<boolean> | undefined
+
+  async function compareAll(): Promise<boolean> {
+    const checks = await Promise.all(keyring.keys.map(compare))
+    return checks.every(({ result }) => result === 'good')
+  }
 
   return {
     async verify() {
@@ -53,6 +66,13 @@ export function createKeyCheck(ports: {
       const fresh = checks.filter(({ result }) => result === 'new').map(({ key }) => key)
       const lost = await Promise.all(fresh.map(remember))
       refuse(lost.flat())
+    },
+
+    matches() {
+      matching ??= compareAll().finally(() => {
+        matching = undefined
+      })
+      return matching
     },
 
     async status() {

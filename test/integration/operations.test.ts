@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { findFreePort } from '../../src/demo/loopback-server.ts'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
+import { connectTo } from '../support/postgres-client.ts'
 import { startTcpDoor, type TcpDoor } from '../support/tcp-door.ts'
 
 /** Contract section 10 on a whole broker. */
@@ -38,6 +39,24 @@ describe('/metrics', () => {
       onbehalf_audit_dropped_total: 0,
     })
     expect(metrics.has('onbehalf_audit_spool_bytes')).toBe(true)
+  })
+})
+
+describe('/readyz', () => {
+  it('reads no table that people fill: anybody may ask, and a scan for each would stop the database', async () => {
+    const asking = Array.from(
+      { length: 30 },
+      async () => (await fetch(`${broker.url}/readyz`)).status,
+    )
+    expect(await Promise.all(asking)).toEqual(asking.map(() => 200))
+    const other = connectTo(broker.database.url)
+    await other.begin(async (sql) => {
+      await sql`
+        LOCK TABLE credential, connect_ticket, connect_flow, sign_in_flow, sign_in_token, session
+        IN ACCESS EXCLUSIVE MODE`
+      expect((await fetch(`${broker.url}/readyz`)).status).toBe(200)
+    })
+    await other.end()
   })
 })
 

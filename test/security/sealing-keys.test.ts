@@ -163,6 +163,29 @@ describe('S5: the check at start', () => {
   })
 })
 
+describe('whether the keys match, which anybody may ask', () => {
+  it('is told by the check values alone, once for all who ask at the same moment', async () => {
+    const [k1, k2] = [newKey('k1'), newKey('k2')]
+    const check = checkOf([k1, k2])
+    await check.verify()
+    await putThree([k1], 'old')
+    const before = database.statementCount()
+    const answers = await Promise.all(Array.from({ length: 50 }, () => check.matches()))
+    expect(answers).toEqual(answers.map(() => true))
+    expect(database.statementCount() - before).toBe(2)
+    expect(await check.matches()).toBe(true)
+    expect(database.statementCount() - before).toBe(4)
+  })
+
+  it('is no with another secret, and no before the database knows a key', async () => {
+    const k1 = newKey('k1')
+    expect(await checkOf([k1]).matches()).toBe(false)
+    await checkOf([k1]).verify()
+    expect(await checkOf([k1]).matches()).toBe(true)
+    expect(await checkOf([newKey('k1')]).matches()).toBe(false)
+  })
+})
+
 describe('keys status', () => {
   it('is empty of rows at first, and the first key can never be removed', async () => {
     const status = await checkOf([newKey('k1'), newKey('k2')]).status()
