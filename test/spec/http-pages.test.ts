@@ -193,6 +193,20 @@ describe('POST /logout', () => {
     expect(http.room.sessions.size).toBe(1)
   })
 
+  it('M-L1: removes no cookie that it was not shown, as when another site posts: Lax keeps it back', async () => {
+    const http = createHttpRoom()
+    http.room.cookieOf(ada)
+    for (const headers of [{ origin: 'https://evil.example' }, { 'x-onbehalf-csrf': '1' }]) {
+      const response = await http.app.request('/logout', { method: 'POST', headers })
+      expect(response.status).toBeLessThan(400)
+      expect(response.headers.get('set-cookie')).toBeNull()
+    }
+    expect(http.room.sessions.size).toBe(1)
+    const cookie = '__Host-onbehalf_session=session-that-ended'
+    const ended = await http.app.request('/logout', { method: 'POST', headers: { cookie } })
+    expect(ended.headers.get('set-cookie')).toMatch(/^__Host-onbehalf_session=; Max-Age=0;/)
+  })
+
   it('says so on a page that asks nobody to sign in', async () => {
     const { app } = createHttpRoom()
     const response = await app.request('/signed-out')

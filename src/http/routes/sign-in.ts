@@ -61,8 +61,9 @@ export function addSignInRoutes(
       })
       await signIn.end(cookies.session(c) ?? '')
     }
-    // Without a live session there is nothing to protect: the person is out, as they wished.
-    cookies.endSession(c)
+    // A browser keeps the cookie (`SameSite=Lax`) from what another site has it post, but would obey an answer that removes it.
+    // So nothing is removed that was not shown; a dead session needs no proof.
+    if (cookies.session(c) !== undefined) cookies.endSession(c)
     return wantsPage ? c.redirect('/signed-out', 303) : c.body(null, 204)
   })
 
