@@ -93,11 +93,20 @@ export function createOidcClient(options: {
   const asymmetric = issuer.algorithms.filter((algorithm) => !algorithm.startsWith('HS'))
   const idTokenAlgorithms = asymmetric.length === 0 ? usualAlgorithms : asymmetric
   let known: { readonly value: LoginServer; readonly atMs: number } | undefined
+  let loading: Promise<LoginServer> | undefined
 
-  /** An outage keeps the last metadata in use: they change rarely, and sign-in would stop for nothing. */
   async function loginServer(): Promise<LoginServer> {
     const nowMs = clock.now().getTime()
     if (known !== undefined && nowMs - known.atMs < metadataKeptMs) return known.value
+    // One question for all: whoever opens a page without a session comes by here, and needs no account for that.
+    loading ??= loadMetadata(nowMs).finally(() => {
+      loading = undefined
+    })
+    return loading
+  }
+
+  /** An outage keeps the last metadata in use: they change rarely, and sign-in would stop for nothing. */
+  async function loadMetadata(nowMs: number): Promise<LoginServer> {
     try {
       const metadata = await discoverIssuer(network, login.issuer)
       known = { value: readMetadata(metadata), atMs: nowMs }

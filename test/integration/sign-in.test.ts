@@ -380,6 +380,16 @@ describe('the identity provider in trouble', () => {
     expect(await codeOf(completed, 'CNRY-html')).toBe('issuer_unavailable')
   })
 
+  it('asks for metadata once, however many open a page while they cannot be had', async () => {
+    const fresh = createReplica({ provider, database })
+    const asked = () => provider.received(endpoints.openidMetadata).length
+    const before = asked()
+    fail(endpoints.openidMetadata, { kind: 'delay', ms: 200 })
+    const begin = () => fresh.signIn.start({ returnTo: '/', browser: browserCookie })
+    await Promise.all(Array.from({ length: 50 }, begin))
+    expect(asked() - before).toBe(1)
+  })
+
   it('metadata that cannot be had are 503 at the first sign-in, and kept while they are known', async () => {
     const fresh = createReplica({ provider, database })
     fail(/\.well-known/, { kind: 'answer', status: 503 })
