@@ -6,6 +6,8 @@ import type { Database } from './database.ts'
 const keptAfterEnd = '1 day'
 const lifetime = '10 minutes'
 const openTicketsPerPerson = 10
+/** Of those that ended, so many still explain themselves: asking for links again and again fills no table. */
+const endedTicketsPerPerson = 100
 
 type TicketRow = {
   issuer: string
@@ -41,6 +43,12 @@ export function createConnectRecords(database: Database): ConnectRecords {
     issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}`
   const textArray = (values: readonly string[]) => sql`${sql.array([...values])}::text[]`
 
+  /** A few with each new one, so that flows which nobody finished do not pile up between two runs of the maintenance. */
+  const sweptFlows = sql`
+    DELETE FROM connect_flow WHERE state_hash IN (
+      SELECT state_hash FROM connect_flow WHERE expires_at < now()
+      ORDER BY expires_at LIMIT 20 FOR UPDATE SKIP LOCKED)`
+
   return {
     async insertTicket(ticket) {
       const [row] = await run(
@@ -66,6 +74,17 @@ export function createConnectRecords(database: Database): ConnectRecords {
               WHERE issuer = ${ticket.issuer} AND user_id = ${ticket.userId}
                 AND sealed_ticket IS NULL AND used_at IS NULL AND expires_at > now()
               ORDER BY created_at DESC, ticket_hash OFFSET ${openTicketsPerPerson}
+            ) ORDER BY ticket_hash FOR UPDATE SKIP LOCKED
+          )`,
+      )
+      await run(
+        () => sql`
+          DELETE FROM connect_ticket WHERE ticket_hash IN (
+            SELECT ticket_hash FROM connect_ticket WHERE ticket_hash IN (
+              SELECT ticket_hash FROM connect_ticket
+              WHERE issuer = ${ticket.issuer} AND user_id = ${ticket.userId}
+                AND sealed_ticket IS NULL AND (used_at IS NOT NULL OR expires_at <= now())
+              ORDER BY created_at DESC, ticket_hash OFFSET ${endedTicketsPerPerson}
             ) ORDER BY ticket_hash FOR UPDATE SKIP LOCKED
           )`,
       )
@@ -135,7 +154,8 @@ export function createConnectRecords(database: Database): ConnectRecords {
             WHERE ticket_hash = ${ticketHash} AND ${isOwn(flow)}
               AND used_at IS NULL AND expires_at > now()
             RETURNING ticket_hash
-          )
+          ),
+          swept AS (${sweptFlows})
           INSERT INTO connect_flow (
             state_hash, browser_hash, issuer, user_id, upstream, return_to, scopes, code_verifier,
             expected_issuer, issuer_required, authorization_server, client_id, resource, expires_at

@@ -202,6 +202,26 @@ describe('issueTicket and findTicket', () => {
     expect(await isOpen(oldest.ticket)).toBe(true)
   })
 
+  it('C23: keeps 100 ended links of a person, the newest, and every open one', async () => {
+    const [key, other] = [somebody(), somebody()]
+    const open = await store.issueTicket(ticketFor(key))
+    const others = await store.issueTicket(ticketFor(other))
+    await pass(key, 60)
+    await database.sql`
+      INSERT INTO connect_ticket (ticket_hash, issuer, user_id, upstream, scopes, created_at, expires_at, used_at)
+      SELECT sha256(${key.userId}::bytea || int4send(n)), ${key.issuer}, ${key.userId}, ${key.upstream}, '{}',
+        now() - make_interval(secs => n), now() + interval '5 minutes', now()
+      FROM generate_series(1, 500) AS n`
+    await store.issueTicket(ticketFor(key))
+    const [kept] = await database.sql<{ ended: number; oldest: number }[]>`
+      SELECT count(*)::int AS ended, max(extract(epoch FROM now() - created_at))::int AS oldest
+      FROM connect_ticket WHERE user_id = ${key.userId} AND used_at IS NOT NULL`
+    expect(kept?.ended).toBe(100)
+    expect(kept?.oldest).toBeLessThan(110)
+    expect(await isOpen(open.ticket)).toBe(true)
+    expect(await isOpen(others.ticket)).toBe(true)
+  })
+
   it('leaves ten open of sixty that are asked for at once over two replicas', async () => {
     const key = somebody()
     const issued = await Promise.all(
@@ -354,6 +374,19 @@ describe('beginFlow', () => {
     const { ticket } = await store.issueTicket(ticketFor(key))
     await pass(key, 601)
     expect(await store.beginFlow(ticket.reveal(), flowFor(key, 'late'))).toBe(false)
+  })
+
+  it('takes flows that nobody finished away with the next ones', async () => {
+    const [left, key] = [somebody(), somebody()]
+    for (const name of ['a', 'b', 'c']) {
+      const { ticket } = await store.issueTicket(ticketFor(left))
+      await store.beginFlow(ticket.reveal(), flowFor(left, name))
+    }
+    await database.sql`UPDATE connect_flow SET expires_at = now() - interval '1 second' WHERE user_id = ${left.userId}`
+    const { ticket } = await store.issueTicket(ticketFor(key))
+    expect(await store.beginFlow(ticket.reveal(), flowFor(key, 'next'))).toBe(true)
+    const rows = await database.sql`SELECT FROM connect_flow WHERE user_id = ${left.userId}`
+    expect(rows).toHaveLength(0)
   })
 
   it('opens several flows of one person side by side', async () => {
