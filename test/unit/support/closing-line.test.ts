@@ -2,19 +2,22 @@ import { execFile } from 'node:child_process'
 import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import { join, resolve } from 'node:path'
-import { expect, it, onTestFinished } from 'vitest'
+import { expect, it, type TestContext } from 'vitest'
 
 const root = resolve(import.meta.dirname, '../../..')
 
 /** The last line of a run of vitest over one file with this text. */
-async function lastLineOf(text: string): Promise<string | undefined> {
+async function lastLineOf(
+  text: string,
+  { onTestFinished }: TestContext,
+): Promise<string | undefined> {
   const directory = await mkdtemp(join(os.tmpdir(), 'onbehalf-closing-line-'))
   onTestFinished(() => rm(directory, { recursive: true, force: true }))
   await symlink(join(root, 'node_modules'), join(directory, 'node_modules'))
   await writeFile(join(directory, 'package.json'), '{"type":"module"}')
   await writeFile(join(directory, 'some.test.js'), text)
   const reporter = join(root, 'test/support/closing-line.ts')
-  const config = `export default { test: { reporters: ['default', ${JSON.stringify(reporter)}] } }`
+  const config = `export default { cacheDir: './cache', test: { reporters: ['default', ${JSON.stringify(reporter)}] } }`
   await writeFile(join(directory, 'vitest.config.js'), config)
   const vitest = join(root, 'node_modules/vitest/vitest.mjs')
   const args = [vitest, 'run', '--root', directory, '--configLoader', 'runner']
@@ -48,12 +51,10 @@ const cases: [string, string, string][] = [
   ['holds no test', `void 0`, '0 passed, 1 failed'],
 ]
 
-it.concurrent.each(cases)(
+it.concurrent.for(cases)(
   'a run that %s says so in its last line, alone',
-  async (_case, text, line) => {
-    const last = await lastLineOf(
-      `import { beforeAll, it } from 'vitest'\nvoid beforeAll\n${text}\n`,
-    )
-    expect(last).toBe(line)
+  async ([, text, line], test) => {
+    const whole = `import { beforeAll, it } from 'vitest'\nvoid beforeAll\n${text}\n`
+    expect(await lastLineOf(whole, test)).toBe(line)
   },
 )
