@@ -19,13 +19,14 @@ import type {
   AuditReason,
   AuditType,
 } from '../core/audit-event.ts'
-import type { Actor } from '../core/caller.ts'
 import type {
   ActivityFilter,
   ActivityPosition,
   ActivityRecord,
   ActivityStore,
 } from '../core/ports/activity-store.ts'
+import { type Actor, type PersonId, personKey } from '../core/caller.ts'
+import { createSingleFlight } from '../core/single-flight.ts'
 import type { MethodName } from '../core/upstream.ts'
 import type { Database } from './database.ts'
 import { activity } from './schema/activity.ts'
@@ -48,6 +49,8 @@ const LAST_INSTANT_MS = Date.UTC(10_000, 0) - 1
  */
 export function createActivityStore(database: Database): ActivityStore {
   const { db, run } = database
+  /** It goes over all records of a person, so one who asks again and again must not hold every connection of the pool. */
+  const lastUses = createSingleFlight<ReadonlyMap<string, Date>>()
 
   return {
     async page(filter, limit, after) {
@@ -81,28 +84,30 @@ export function createActivityStore(database: Database): ActivityStore {
       return row === undefined ? undefined : toRecord(row)
     },
 
-    async lastUses(person) {
-      const rows = await run(() =>
-        db
-          .select({ upstream: activity.upstream, lastUsedAt: max(activity.occurredAt) })
-          .from(activity)
-          .where(
-            and(
-              eq(activity.userId, person.userId),
-              eq(activity.issuer, person.issuer),
-              eq(activity.type, 'credential_broker'),
-              eq(activity.outcome, 'success'),
-              inArray(activity.action, [...uses]),
-            ),
-          )
-          .groupBy(activity.upstream),
-      )
-      const lastUses = new Map<string, Date>()
-      for (const { upstream, lastUsedAt } of rows) {
-        if (upstream !== null && lastUsedAt !== null) lastUses.set(upstream, lastUsedAt)
-      }
-      return lastUses
-    },
+    lastUses: (person) => lastUses.join(personKey(person), () => findLastUses(person)).result,
+  }
+
+  async function findLastUses(person: PersonId): Promise<ReadonlyMap<string, Date>> {
+    const rows = await run(() =>
+      db
+        .select({ upstream: activity.upstream, lastUsedAt: max(activity.occurredAt) })
+        .from(activity)
+        .where(
+          and(
+            eq(activity.userId, person.userId),
+            eq(activity.issuer, person.issuer),
+            eq(activity.type, 'credential_broker'),
+            eq(activity.outcome, 'success'),
+            inArray(activity.action, [...uses]),
+          ),
+        )
+        .groupBy(activity.upstream),
+    )
+    const found = new Map<string, Date>()
+    for (const { upstream, lastUsedAt } of rows) {
+      if (upstream !== null && lastUsedAt !== null) found.set(upstream, lastUsedAt)
+    }
+    return found
   }
 }
 

@@ -287,6 +287,20 @@ describe('last uses of a person', () => {
     )
     expect(await store.lastUses({ issuer, userId: 'nobody' })).toEqual(new Map())
   })
+
+  it('are looked for once at a time for each person, who may have a million records', async () => {
+    await recordAt(database, [
+      { at: at(1), upstream: 'files', action: 'inject' },
+      { at: at(2), upstream: 'files', action: 'inject', userId: 'alice2' },
+    ])
+    const before = database.statementCount()
+    const people = Array.from({ length: 40 }, (_, n) => (n % 2 === 0 ? 'alice' : 'alice2'))
+    const found = await Promise.all(people.map((userId) => store.lastUses({ issuer, userId })))
+    expect(database.statementCount() - before).toBe(2)
+    expect(found.map((uses) => uses.get('files'))).toEqual(
+      people.map((userId) => at(userId === 'alice' ? 1 : 2)),
+    )
+  })
 })
 
 describe('plans on a log of 13 weeks', () => {
