@@ -9,23 +9,27 @@ const batchRows = 1000
 /** A backlog is worked off over several runs, so that no run keeps the database busy. */
 const batchesPerRun = 50
 const intervalMs = 60 * 60_000
-const retryMs = 60_000
+/** After a run that failed, or that left some of a backlog. */
+const soonMs = 60_000
 /** Held while a partition is made, so that replicas make each one once. */
 const partitionLock = 0x61637469
 
-/** One run of everything that the database needs from time to time. Running it twice, or on two replicas, does no harm. */
+/**
+ * One run of everything that the database needs from time to time. Running it twice, or on two replicas, does no harm. Gives
+ * whether there is more to remove: whoever opens pages without signing in leaves rows, and need not do so slowly.
+ */
 export async function maintain(options: {
   readonly database: Database
   /** Records of the activity log older than this are dropped, whole weeks at a time. */
   readonly retentionDays: number
   readonly log: StorageLog
-}): Promise<void> {
+}): Promise<'done' | 'more'> {
   const { database, retentionDays } = options
   await makePartitions(database, retentionDays)
   for (const week of await dropOldWeeks(database, retentionDays)) {
     options.log.info({ event: 'activity_week_dropped', week })
   }
-  await reap(database, retentionDays)
+  return reap(database, retentionDays)
 }
 
 /** Maintains at once and every hour. The first run is over when the promise resolves, well or not. */
@@ -39,12 +43,12 @@ export async function startMaintenance(
   const runOnce = async () => {
     let nextMs = intervalMs
     try {
-      await maintain(options)
+      if ((await maintain(options)) === 'more') nextMs = soonMs
     } catch (error) {
       const fault = isBrokerError(error) ? error.cause : error
       const code = fault instanceof StorageFault ? fault.code : undefined
       options.log.warn({ event: 'maintenance_failed', code: code ?? null })
-      nextMs = retryMs
+      nextMs = soonMs
     }
     if (stopped) return
     timer = setTimeout(() => {
@@ -138,11 +142,19 @@ async function dropOldWeeks(database: Database, retentionDays: number): Promise<
 }
 
 /** Removes what nobody can use any more, in batches. */
-async function reap(database: Database, retentionDays: number): Promise<void> {
+async function reap(database: Database, retentionDays: number): Promise<'done' | 'more'> {
   const { sql } = database
   const day = 24 * 60 * 60
   // A link that was used or came too late still explains itself for a day.
   const kept = { connect_flow: 0, connect_ticket: day, session: 0, sign_in_flow: 0 }
+  let left: 'done' | 'more' = 'done'
+  const inBatches = async (remove: () => Promise<{ readonly count: number }>) => {
+    for (let batch = 0; batch < batchesPerRun; batch += 1) {
+      const { count } = await remove()
+      if (count < batchRows) return
+    }
+    left = 'more'
+  }
   for (const [table, keptSeconds] of Object.entries(kept)) {
     await inBatches(() =>
       database.run(
@@ -164,11 +176,5 @@ async function reap(database: Database, retentionDays: number): Promise<void> {
           limit ${batchRows} for update skip locked))`,
     ),
   )
-}
-
-async function inBatches(remove: () => Promise<{ readonly count: number }>): Promise<void> {
-  for (let batch = 0; batch < batchesPerRun; batch += 1) {
-    const { count } = await remove()
-    if (count < batchRows) return
-  }
+  return left
 }

@@ -198,8 +198,21 @@ describe('what expires', () => {
       () => sql`insert into session (session_hash, issuer, user_id, roles, created_at, expires_at)
         select int4send(n), 'i', 'u', '{}', now(), now() - interval '1 hour' from generate_series(1, 2500) as n`,
     )
-    await test.run()
+    expect(await test.run()).toBe('done')
     expect(await run(() => sql`select from session`)).toHaveLength(0)
+  })
+
+  it('of a flood is left for the next run, which is said so that it comes soon', async () => {
+    const test = await testDatabase()
+    const { sql, run } = test.database
+    await run(
+      () => sql`insert into sign_in_flow (state_hash, browser_hash, code_verifier, nonce, return_to, expires_at)
+        select int4send(n), 'b', 'v', 'n', '/', now() - interval '1 hour' from generate_series(1, 50100) as n`,
+    )
+    expect(await test.run()).toBe('more')
+    expect(await run(() => sql`select from sign_in_flow`)).toHaveLength(100)
+    expect(await test.run()).toBe('done')
+    expect(await run(() => sql`select from sign_in_flow`)).toHaveLength(0)
   })
 })
 
