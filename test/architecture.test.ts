@@ -84,7 +84,9 @@ describe('the star', () => {
   it('finds the imports it judges', () => {
     expect(files.length).toBeGreaterThan(30)
     expect(ours.length).toBeGreaterThan(100)
-    expect(files.map(roomOf).filter((room) => !(room in alsoImports) && !rootFiles.includes(room))).toEqual([])
+    expect(
+      files.map(roomOf).filter((room) => !(room in alsoImports) && !rootFiles.includes(room)),
+    ).toEqual([])
   })
 
   it('has rooms that import core, themselves and what the table allows', () => {
