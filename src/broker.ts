@@ -1,7 +1,7 @@
 import { performance } from 'node:perf_hooks'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { type BrokerHooks, type ComposedBroker, compose } from './compose.ts'
-import type { CredentialResolver } from './core/ports/broker-services.ts'
+import type { EmbeddedResolver } from './core/embedded-resolver.ts'
 import { OperatorError } from './core/operator-error.ts'
 import { type HttpServer, startServer } from './http/server.ts'
 import { type BrokerLog, silentLog } from './log.ts'
@@ -12,7 +12,8 @@ import { version } from './version.ts'
 export type Broker = {
   /** The whole HTTP surface, for another server to mount. Its routes are absolute; `public_url` says where they are reached. */
   readonly app: { fetch(request: Request): Response | Promise<Response> }
-  readonly resolver: CredentialResolver
+  /** What `POST /api/v1/resolve` does, without HTTP and without a service key. */
+  readonly resolver: EmbeddedResolver
   /** Listens as `listen` says; gives the address with the real port. @throws OperatorError cannot_listen */
   listen(): Promise<string>
   /** Stops accepting, finishes what is in flight (10 s at most), stores every accepted record, closes the database. */

@@ -7,12 +7,12 @@ import { createConnections } from './core/connections.ts'
 import { createCredentialAcquirer } from './core/credential-acquirer.ts'
 import { createCredentialMemory } from './core/credential-memory.ts'
 import { createCredentialResolver } from './core/credential-resolver.ts'
+import { createEmbeddedResolver, type EmbeddedResolver } from './core/embedded-resolver.ts'
 import { createForcedRenewalLimit } from './core/forced-renewals.ts'
 import { createOAuthConnector } from './core/oauth-connector.ts'
 import type { PolicyHook } from './core/policy.ts'
 import type { AcquisitionMethod } from './core/ports/acquisition-method.ts'
 import type { SignIn } from './core/ports/authenticator.ts'
-import type { CredentialResolver } from './core/ports/broker-services.ts'
 import type { Clock } from './core/ports/clock.ts'
 import type { HttpClient } from './core/ports/http-client.ts'
 import type { Sealer } from './core/ports/sealer.ts'
@@ -66,7 +66,7 @@ export type ComposedBroker = {
   readonly app: HttpApp
   /** Absent where the metrics are part of `app`. */
   readonly metricsApp: { fetch(request: Request): Response | Promise<Response> } | undefined
-  readonly resolver: CredentialResolver
+  readonly resolver: EmbeddedResolver
   readonly keyCheck: KeyCheck
   /** Fetches what the first calls need. Never rejects. */
   warmUp(): Promise<void>
@@ -194,7 +194,14 @@ export function compose(options: {
   return {
     app,
     metricsApp: config.listen.metrics === undefined ? undefined : createMetricsApp(metrics),
-    resolver,
+    resolver: createEmbeddedResolver({
+      upstreams,
+      authenticator: identity.authenticator,
+      resolver,
+      refusals: resolutions,
+      newRequestId: randomUUID,
+      clock,
+    }),
     keyCheck,
     async warmUp() {
       await identity.authenticator.probe()

@@ -10,7 +10,8 @@ export type { BrokerHooks } from './compose.ts'
 export { BrokerError, type ErrorCode } from './core/errors.ts'
 export { OperatorError } from './core/operator-error.ts'
 export type { PolicyHook, PolicyQuestion } from './core/policy.ts'
-export type { ResolvedCredential, ResolveRequest } from './core/ports/broker-services.ts'
+export type { EmbeddedResolver } from './core/embedded-resolver.ts'
+export type { ResolvedCredential } from './core/ports/broker-services.ts'
 
 /**
  * A broker inside another Node program. `config` has the shape of the configuration file (docs/configuration.md), read already;

@@ -61,7 +61,8 @@ type Attempt = { action: AuditAction }
  * 4. `connect_required`: the person must connect;
  * 5. a refusal.
  *
- * The policy hook is asked for every caller, after the credential is there and before it leaves. Every call leaves one record.
+ * The policy hook is asked for every caller and before anything else: who is refused gets neither a token request made in
+ * their name nor a connect link. Every call leaves one record.
  */
 export function createCredentialResolver(ports: {
   readonly credentials: CredentialStore
@@ -107,8 +108,9 @@ export function createCredentialResolver(ports: {
   async function resolveRecorded(request: ResolveRequest): Promise<ResolvedCredential> {
     const attempt: Attempt = { action: 'inject' }
     try {
+      if (!mayUseUpstream(request.person, request.upstream)) throw new BrokerError('policy_denied')
+      await refuseAgainstPolicy(request)
       const outcome = await settle(request, attempt)
-      await refuseAgainstPolicy(request, attempt)
       records.succeeded(request, outcome.action)
       return outcome.remembered.resolved
     } catch (error) {
@@ -120,7 +122,6 @@ export function createCredentialResolver(ports: {
 
   async function settle(request: ResolveRequest, attempt: Attempt): Promise<Settled> {
     const { person, upstream } = request
-    if (!mayUseUpstream(person, upstream)) throw new BrokerError('policy_denied')
     const key: CredentialKey = {
       issuer: person.issuer,
       userId: person.userId,
@@ -327,17 +328,18 @@ export function createCredentialResolver(ports: {
     return freshness === 'ended' ? undefined : credential
   }
 
-  async function refuseAgainstPolicy(request: ResolveRequest, attempt: Attempt): Promise<void> {
+  async function refuseAgainstPolicy(request: ResolveRequest): Promise<void> {
     if (policy === undefined) return
     const { person, service, upstream, requestId } = request
+    const { issuer, userId, email, roles, identity } = person
     const question = {
-      person,
+      // A copy: what a hook does to it must not change the person whom later calls are made for.
+      person: { issuer, userId, email, roles: [...roles], identity },
       service: service === undefined ? undefined : { id: service.id },
       upstream: upstream.name,
       requestId,
     }
     if (await isAllowedByPolicy(policy, question)) return
-    attempt.action = 'inject'
     throw new BrokerError('policy_denied')
   }
 
