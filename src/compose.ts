@@ -110,7 +110,7 @@ export function compose(options: {
   const records = createCredentialRecords(databases.calls)
   const credentials = createCredentialStore({ records, sealer })
   const memory = createCredentialMemory()
-  const methods = countedMethods(createAcquisitionMethods({ http, clock }), metrics)
+  const methods = countedMethods(createAcquisitionMethods({ http, clock, log }), metrics)
   const pauses = createTokenEndpointPauses({ clock, random: Math.random })
   const arrivals = createArrivals()
   const identity = identityRoom(options, { http, sealer, clock })
@@ -122,7 +122,7 @@ export function compose(options: {
     connects: createConnectStore({ records: createConnectRecords(databases.calls), sealer }),
     credentials,
     memory,
-    authorization: metrics.countCodes(createAuthorizationClient({ http, clock })),
+    authorization: metrics.countCodes(createAuthorizationClient({ http, clock, log })),
     method: methods.oauth_connect,
     arrivals,
     pauses,

@@ -7,20 +7,23 @@ import { createAuthorizationServers } from '../oauth/authorization-server.ts'
 import { createMetadataSource } from '../oauth/metadata.ts'
 import { createRevocations } from '../oauth/revocation.ts'
 import { createTokenRequests } from '../oauth/token-request.ts'
+import type { TokenRequestLog } from '../oauth/token-request-log.ts'
 import { createEntraOnBehalfOf } from './entra-on-behalf-of.ts'
 import { createCodeFlow, createOAuthConnect } from './oauth-connect.ts'
 import { createTokenExchanger } from './token-exchanger.ts'
 
-type Ports = { readonly http: HttpClient; readonly clock: Clock }
+type Ports = {
+  readonly http: HttpClient
+  readonly clock: Clock
+  readonly log?: TokenRequestLog
+}
 
 /** Every way in which a credential comes to be, by the mode that the configuration names. */
-export function createAcquisitionMethods({
-  http,
-  clock,
-}: Ports): Readonly<Record<CredentialMode, AcquisitionMethod>> {
-  const servers = createAuthorizationServers(createMetadataSource({ http, clock }))
-  const requests = createTokenRequests({ http, clock, servers })
-  const revocations = createRevocations({ http, servers })
+export function createAcquisitionMethods(
+  ports: Ports,
+): Readonly<Record<CredentialMode, AcquisitionMethod>> {
+  const { servers, requests } = clientRoom(ports)
+  const revocations = createRevocations({ http: ports.http, servers })
   return {
     oauth_connect: createOAuthConnect({ requests, revocations }),
     token_exchange: createTokenExchanger({ requests, revocations }),
@@ -29,7 +32,12 @@ export function createAcquisitionMethods({
 }
 
 /** The authorization-code client of every upstream that people connect. */
-export function createAuthorizationClient({ http, clock }: Ports): AuthorizationClient {
-  const servers = createAuthorizationServers(createMetadataSource({ http, clock }))
-  return createCodeFlow({ servers, requests: createTokenRequests({ http, clock, servers }) })
+export function createAuthorizationClient(ports: Ports): AuthorizationClient {
+  return createCodeFlow(clientRoom(ports))
+}
+
+function clientRoom({ http, clock, log }: Ports) {
+  const metadata = createMetadataSource({ http, clock })
+  const servers = createAuthorizationServers({ metadata, clock, log })
+  return { servers, requests: createTokenRequests({ http, clock, servers, log }) }
 }

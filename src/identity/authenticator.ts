@@ -6,16 +6,18 @@ import type { Admins, Issuer, ServiceWithKeys } from '../core/issuer.ts'
 import type { Authenticator, BearerUse } from '../core/ports/authenticator.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { HttpClient } from '../core/ports/http-client.ts'
+import { createLineLimit } from '../core/line-limit.ts'
 import { createSingleFlight } from '../core/single-flight.ts'
 import type { Upstream } from '../core/upstream.ts'
 import { hasExpired, isOfAnotherKind, isUserId } from './claims.ts'
-import type { IdentityLog } from './identity-log.ts'
+import type { IdentityLog, TokenCheck } from './identity-log.ts'
 import { createIntrospector, type Introspector } from './introspector.ts'
 import { createIssuerKeys } from './issuer-keys.ts'
 import { createIssuerNetwork } from './issuer-network.ts'
 import { readJwt, type UnverifiedJwt } from './jwt.ts'
 import { createJwtVerifier, type JwtVerifier, type VerifiedJwt } from './jwt-verifier.ts'
 import { createServiceKeys } from './service-keys.ts'
+import { TokenRefusal } from './token-refusal.ts'
 import { createTokenRules, type TokenRules } from './verified-token.ts'
 
 /** An authenticator that can say whose keys it has. */
@@ -52,7 +54,8 @@ export function createAuthenticator(options: {
   readonly clock: Clock
   readonly log?: IdentityLog
 }): IssuerAuthenticator {
-  const { issuers, clock } = options
+  const { issuers, clock, log } = options
+  const mayLog = createLineLimit({ clock })
   const rules = createTokenRules(options)
   const doors = issuers.map((issuer, index) => openDoors(issuer, index, rules, options))
   const byIssuer = new Map(doors.map((door) => [door.issuer.issuer, door]))
@@ -63,16 +66,26 @@ export function createAuthenticator(options: {
   }
 
   const verified = new LRUCache<string, VerifiedJwt>({ max: rememberedTokens })
-  const flights = createSingleFlight<VerifiedJwt | undefined>()
+  const flights = createSingleFlight<VerifiedJwt | TokenCheck>()
 
   function verifyBearer(token: string, use: BearerUse): Person | Promise<Person> {
     // Before anything is done with it: reading a long text is work that anyone could have us do.
-    if (token.length > longestToken) throw unauthenticated()
+    if (token.length > longestToken) throw reported(refused('format'))
     const digest = hash('sha256', token, 'base64url')
     const known = rememberedJwt(digest)?.token ?? rememberedAnswer(digest)
     // A refusal is not final here: an introspection may say more than the token itself.
     if (known !== undefined && rules.refusalFor(known, use) === undefined) return known.person
-    return verifyAfresh(token, digest, use)
+    return verifyAfresh(token, digest, use).catch((error: unknown) => {
+      throw reported(error)
+    })
+  }
+
+  /** By the check alone, whoever's the token: callers that nobody knows write no more than a line each and ten seconds. */
+  function reported(error: unknown): unknown {
+    if (error instanceof TokenRefusal && mayLog(error.check)) {
+      log?.warn({ event: 'token_refused', issuer: error.issuer, check: error.check })
+    }
+    return error
   }
 
   function rememberedJwt(digest: string): VerifiedJwt | undefined {
@@ -84,15 +97,15 @@ export function createAuthenticator(options: {
   function rememberedAnswer(digest: string) {
     for (const introspector of introspectors) {
       const answer = introspector.remembered(digest)
-      if (answer !== undefined && answer !== 'refused') return answer
+      if (answer !== undefined && typeof answer !== 'string') return answer
     }
     return undefined
   }
 
   async function verifyAfresh(token: string, digest: string, use: BearerUse): Promise<Person> {
-    if (!/^[\x21-\x7e]+$/.test(token)) throw unauthenticated()
+    if (!/^[\x21-\x7e]+$/.test(token)) throw refused('format')
     // A service key that came in the place of a token must not end up at an introspection endpoint.
-    if (findService(token) !== undefined) throw unauthenticated()
+    if (findService(token) !== undefined) throw refused('format')
     const jwt = readJwt(token)
     const namedIssuer = jwt?.claims['iss']
     if (jwt === undefined || typeof namedIssuer !== 'string') {
@@ -100,7 +113,8 @@ export function createAuthenticator(options: {
     }
     // Compared as it is, and only this issuer's own keys and endpoint are ever tried: no other can vouch for it.
     const door = byIssuer.get(namedIssuer)
-    if (door === undefined || isOfAnotherKind(jwt.claims)) throw unauthenticated()
+    if (door === undefined) throw refused('issuer')
+    if (isOfAnotherKind(jwt.claims)) throw refused('typ', namedIssuer)
     return verifyAt(door, { token, digest, jwt }, use)
   }
 
@@ -109,18 +123,19 @@ export function createAuthenticator(options: {
     { token, digest, jwt }: { token: string; digest: string; jwt: UnverifiedJwt },
     use: BearerUse,
   ): Promise<Person> {
-    let refusal: BrokerError = unauthenticated()
+    let refusal: BrokerError | undefined
     if (verifier !== undefined) {
-      if (hasExpired(jwt.claims, clock.now().getTime())) throw refusal
+      if (hasExpired(jwt.claims, clock.now().getTime())) throw refused('expired', issuer.issuer)
       const outcome = await verifyOnce(verifier, token, digest, jwt)
       if (outcome instanceof BrokerError) refusal = outcome
-      else if (outcome !== undefined) {
+      else if (typeof outcome === 'string') refusal = refused(outcome, issuer.issuer)
+      else {
         const unfit = rules.refusalFor(outcome.token, use)
         if (unfit === undefined) return outcome.token.person
         refusal = unfit
       }
     }
-    if (introspector === undefined || issuer.validation === 'jwt') throw refusal
+    if (introspector === undefined) throw refusal ?? refused('format', issuer.issuer)
     try {
       return await askInOrder([introspector], token, digest, use)
     } catch (error) {
@@ -136,12 +151,12 @@ export function createAuthenticator(options: {
     token: string,
     digest: string,
     jwt: UnverifiedJwt,
-  ): Promise<VerifiedJwt | BrokerError | undefined> {
+  ): Promise<VerifiedJwt | TokenCheck | BrokerError> {
     try {
       const known = rememberedJwt(digest)
       if (known !== undefined) return known
       const outcome = await flights.join(digest, () => verifier.verify(token, jwt)).result
-      if (outcome !== undefined) verified.set(digest, outcome)
+      if (typeof outcome !== 'string') verified.set(digest, outcome)
       return outcome
     } catch (error) {
       if (isBrokerError(error, 'issuer_unavailable')) return error
@@ -157,19 +172,23 @@ export function createAuthenticator(options: {
     use: BearerUse,
   ): Promise<Person> {
     let outage: BrokerError | undefined
+    let refusal = refused('format')
     for (const introspector of asked) {
       try {
         const answer = await introspector.ask(token, digest)
-        if (answer === undefined) continue
-        const refusal = rules.refusalFor(answer, use)
-        if (refusal === undefined) return answer.person
-        throw refusal
+        if (typeof answer === 'string') {
+          refusal = refused(answer, introspector.issuer.issuer)
+          continue
+        }
+        const unfit = rules.refusalFor(answer, use)
+        if (unfit === undefined) return answer.person
+        throw unfit
       } catch (error) {
         if (!isBrokerError(error, 'issuer_unavailable')) throw error
         outage = error
       }
     }
-    throw outage ?? unauthenticated()
+    throw outage ?? refusal
   }
 
   function assertPerson({ issuer, userId }: PersonId): Person {
@@ -240,6 +259,6 @@ function openDoors(
   return { issuer, verifier, introspector, probe: signsWithKeys ? () => keys.probe() : undefined }
 }
 
-function unauthenticated(): BrokerError {
-  return new BrokerError('unauthenticated')
+function refused(check: TokenCheck, issuer: string | null = null): TokenRefusal {
+  return new TokenRefusal(check, issuer)
 }

@@ -33,18 +33,21 @@ export function scopesOf(claims: Claims): ReadonlySet<string> {
 }
 
 /**
- * Whether `exp`, `nbf` and `iat` hold now. `exp` is required: jose takes a token without one. All are whole seconds, so that
- * neither `1e400` nor a text passes for a time; an `iat` that is still to come is a forgery or a broken clock.
+ * Undefined when `exp`, `nbf` and `iat` hold now, otherwise what is wrong with them. `exp` is required: jose takes a token without
+ * one. All are whole seconds, so that neither `1e400` nor a text passes for a time; an `iat` that is still to come is a forgery or
+ * a broken clock.
  */
-export function timesHold(claims: Claims, nowMs: number): boolean {
-  const nowSeconds = nowMs / 1000
+export function failedTimes(claims: Claims, nowMs: number): 'expired' | 'claims' | undefined {
   const { exp, nbf, iat } = claims as { exp?: unknown; nbf?: unknown; iat?: unknown }
-  if (!isWholeNumber(exp) || exp <= nowSeconds - clockToleranceSeconds) return false
-  return [nbf, iat].every(
-    (from) =>
-      (from ?? undefined) === undefined ||
-      (isWholeNumber(from) && from <= nowSeconds + clockToleranceSeconds),
-  )
+  if (hasExpired(claims, nowMs)) return 'expired'
+  const hold =
+    isWholeNumber(exp) &&
+    [nbf, iat].every(
+      (from) =>
+        (from ?? undefined) === undefined ||
+        (isWholeNumber(from) && from <= nowMs / 1000 + clockToleranceSeconds),
+    )
+  return hold ? undefined : 'claims'
 }
 
 /** Whether it says of itself that it has ended. Says nothing about who wrote it. */

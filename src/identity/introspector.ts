@@ -4,8 +4,8 @@ import { BrokerError } from '../core/errors.ts'
 import type { Issuer } from '../core/issuer.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import { createSingleFlight } from '../core/single-flight.ts'
-import { isOfAnotherKind, timesHold } from './claims.ts'
-import type { IdentityLog } from './identity-log.ts'
+import { failedTimes, isOfAnotherKind } from './claims.ts'
+import type { IdentityLog, TokenCheck } from './identity-log.ts'
 import { IssuerFailure, type IssuerNetwork, readJson } from './issuer-network.ts'
 import type { TokenRules, VerifiedToken } from './verified-token.ts'
 
@@ -13,11 +13,11 @@ import type { TokenRules, VerifiedToken } from './verified-token.ts'
 export interface Introspector {
   readonly issuer: Issuer
 
-  /** The answer while it holds: the token, `refused`, or undefined when the issuer is to be asked. */
-  remembered(digest: string): VerifiedToken | 'refused' | undefined
+  /** The answer while it holds: the token, the check that it failed, or undefined when the issuer is to be asked. */
+  remembered(digest: string): VerifiedToken | TokenCheck | undefined
 
-  /** Undefined when the issuer does not stand for the token. @throws BrokerError issuer_unavailable */
-  ask(token: string, digest: string): Promise<VerifiedToken | undefined>
+  /** The check that failed when the issuer does not stand for the token. @throws BrokerError issuer_unavailable */
+  ask(token: string, digest: string): Promise<VerifiedToken | TokenCheck>
 }
 
 const openRequests = 50
@@ -26,7 +26,7 @@ const waitingRequests = 1000
 const refusedForMs = 5000
 const rememberedAnswers = 20_000
 
-type Answer = { readonly token: VerifiedToken | 'refused'; readonly goodUntilMs: number }
+type Answer = { readonly token: VerifiedToken | TokenCheck; readonly goodUntilMs: number }
 
 export function createIntrospector(options: {
   readonly issuer: Issuer
@@ -38,33 +38,33 @@ export function createIntrospector(options: {
 }): Introspector {
   const { issuer, introspection, network, rules, clock, log } = options
   const answers = new LRUCache<string, Answer>({ max: rememberedAnswers })
-  const flights = createSingleFlight<VerifiedToken | undefined>()
+  const flights = createSingleFlight<VerifiedToken | TokenCheck>()
   const limit = pLimit(openRequests)
   const authorization = basicAuthorization(
     introspection.clientId,
     introspection.clientSecret.reveal(),
   )
 
-  function remembered(digest: string): VerifiedToken | 'refused' | undefined {
+  function remembered(digest: string): VerifiedToken | TokenCheck | undefined {
     const answer = answers.get(digest)
     if (answer === undefined || clock.now().getTime() >= answer.goodUntilMs) return undefined
     return answer.token
   }
 
-  async function ask(token: string, digest: string): Promise<VerifiedToken | undefined> {
+  async function ask(token: string, digest: string): Promise<VerifiedToken | TokenCheck> {
     const known = remembered(digest)
-    if (known !== undefined) return known === 'refused' ? undefined : known
+    if (known !== undefined) return known
     return flights.join(digest, async () => {
       if (limit.pendingCount >= waitingRequests) throw new BrokerError('issuer_unavailable')
       return limit(() => askOnce(token, digest))
     }).result
   }
 
-  async function askOnce(token: string, digest: string): Promise<VerifiedToken | undefined> {
+  async function askOnce(token: string, digest: string): Promise<VerifiedToken | TokenCheck> {
     const now = clock.now().getTime()
     const answer = judge(await fetchAnswer(token), now)
     answers.set(digest, answer)
-    return answer.token === 'refused' ? undefined : answer.token
+    return answer.token
   }
 
   async function fetchAnswer(token: string): Promise<Readonly<Record<string, unknown>>> {
@@ -88,15 +88,20 @@ export function createIntrospector(options: {
     }
   }
 
-  /** RFC 7662 §2.2 and §4. Everything else than a full yes is a no, and a no does not say why. */
+  /** RFC 7662 §2.2 and §4. Everything else than a full yes is a no. */
   function judge(claims: Readonly<Record<string, unknown>>, now: number): Answer {
-    const refused: Answer = { token: 'refused', goodUntilMs: now + refusedForMs }
-    if (claims['active'] !== true) return refused
-    if ((claims['iss'] ?? issuer.issuer) !== issuer.issuer) return refused
+    const refused = (check: TokenCheck): Answer => ({
+      token: check,
+      goodUntilMs: now + refusedForMs,
+    })
+    if (claims['active'] !== true) return refused('inactive')
+    if ((claims['iss'] ?? issuer.issuer) !== issuer.issuer) return refused('issuer')
     // Servers say `active` of refresh tokens too (RFC 7662 §2.1 lets them).
-    if (isOfAnotherKind(claims) || !timesHold(claims, now)) return refused
+    if (isOfAnotherKind(claims)) return refused('typ')
+    const badTimes = failedTimes(claims, now)
+    if (badTimes !== undefined) return refused(badTimes)
     const token = rules.accept(issuer, claims)
-    if (token === undefined) return refused
+    if (typeof token === 'string') return refused(token)
     const expMs = Number(claims['exp']) * 1000
     return { token, goodUntilMs: Math.min(expMs, now + introspection.cacheSeconds * 1000) }
   }

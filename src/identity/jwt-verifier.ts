@@ -2,7 +2,8 @@ import { createSecretKey, type KeyObject } from 'node:crypto'
 import { jwtVerify } from 'jose'
 import type { Issuer } from '../core/issuer.ts'
 import type { Clock } from '../core/ports/clock.ts'
-import { clockToleranceSeconds, timesHold } from './claims.ts'
+import { clockToleranceSeconds, failedTimes } from './claims.ts'
+import type { TokenCheck } from './identity-log.ts'
 import type { IssuerKey, IssuerKeys } from './issuer-keys.ts'
 import type { UnverifiedJwt } from './jwt.ts'
 import type { TokenRules, VerifiedToken } from './verified-token.ts'
@@ -17,8 +18,8 @@ export type VerifiedJwt = {
 
 /** Verifies access tokens of one issuer that are JWTs (RFC 9068, RFC 7519) with its keys. */
 export interface JwtVerifier {
-  /** Undefined when the token is not accepted. @throws BrokerError issuer_unavailable */
-  verify(token: string, unverified: UnverifiedJwt): Promise<VerifiedJwt | undefined>
+  /** The check that failed when the token is not accepted. @throws BrokerError issuer_unavailable */
+  verify(token: string, unverified: UnverifiedJwt): Promise<VerifiedJwt | TokenCheck>
 }
 
 /**
@@ -56,14 +57,15 @@ export function createJwtVerifier(options: {
   async function verify(
     token: string,
     { header, claims: unverified }: UnverifiedJwt,
-  ): Promise<VerifiedJwt | undefined> {
+  ): Promise<VerifiedJwt | TokenCheck> {
     const algorithm = String(header['alg'])
-    if (!issuer.algorithms.includes(algorithm)) return undefined
-    if (!isAccessTokenType(header['typ'], issuer.requireAtJwt)) return undefined
+    if (!issuer.algorithms.includes(algorithm)) return 'signature'
+    if (!isAccessTokenType(header['typ'], issuer.requireAtJwt)) return 'typ'
     const now = clock.now()
-    if (!timesHold(unverified, now.getTime())) return undefined
+    const badTimes = failedTimes(unverified, now.getTime())
+    if (badTimes !== undefined) return badTimes
     const found = await keyFor(algorithm, header['kid'])
-    if (found === undefined) return undefined
+    if (found === undefined) return 'signature'
     const claims = await jwtVerify(token, found.verifyWith, {
       algorithms: [algorithm],
       issuer: issuer.issuer,
@@ -74,9 +76,10 @@ export function createJwtVerifier(options: {
       ({ payload }) => payload,
       () => undefined,
     )
-    const accepted = claims === undefined ? undefined : rules.accept(issuer, claims)
-    if (accepted === undefined) return undefined
-    const expMs = Number(claims?.exp) * 1000
+    if (claims === undefined) return 'signature'
+    const accepted = rules.accept(issuer, claims)
+    if (typeof accepted === 'string') return accepted
+    const expMs = Number(claims.exp) * 1000
     return {
       token: accepted,
       goodUntilMs: Math.min(expMs, now.getTime() + rememberedForMs),

@@ -1,10 +1,11 @@
 import type { Person } from '../core/caller.ts'
-import { BrokerError } from '../core/errors.ts'
 import type { Admins, Issuer } from '../core/issuer.ts'
 import type { BearerUse } from '../core/ports/authenticator.ts'
 import type { Upstream } from '../core/upstream.ts'
 import { audiencesOfUpstream } from './challenge.ts'
 import { audiencesOf, type Claims, hasRequiredClaims, identify, scopesOf } from './claims.ts'
+import type { TokenCheck } from './identity-log.ts'
+import { TokenRefusal } from './token-refusal.ts'
 
 /** A token that its issuer stands for, before it is judged for a use. */
 export type VerifiedToken = {
@@ -20,13 +21,13 @@ export type VerifiedToken = {
 /** Reads verified claims as a caller and judges for what their token serves. */
 export interface TokenRules {
   /**
-   * Undefined when the claims name nobody, lack a required claim, are bound to a key, or are for an audience that is nowhere ours. Signature,
-   * issuer and times are to be checked before.
+   * The check that fails when the claims name nobody, lack a required claim, are bound to a key, or are for an audience that is nowhere
+   * ours. Signature, issuer and times are to be checked before.
    */
-  accept(issuer: Issuer, claims: Claims): VerifiedToken | undefined
+  accept(issuer: Issuer, claims: Claims): VerifiedToken | TokenCheck
 
   /** Why the token does not serve for this use; undefined when it does. Judged at every use, cached token or not. */
-  refusalFor(token: VerifiedToken, use: BearerUse): BrokerError | undefined
+  refusalFor(token: VerifiedToken, use: BearerUse): TokenRefusal | undefined
 }
 
 export function createTokenRules(options: {
@@ -43,17 +44,17 @@ export function createTokenRules(options: {
   )
   const upstreamAudiences = new Set([...audiencesByUpstream.values()].flat())
 
-  function accept(issuer: Issuer, claims: Claims): VerifiedToken | undefined {
+  function accept(issuer: Issuer, claims: Claims): VerifiedToken | TokenCheck {
     const audiences = audiencesOf(claims)
     const servesEverywhere = audiences.some((audience) => issuer.audiences.includes(audience))
     if (!servesEverywhere && !audiences.some((audience) => upstreamAudiences.has(audience))) {
-      return undefined
+      return 'audience'
     }
     // Bound to a key of the client's: without the proof of it, whoever holds the token could have stolen it (RFC 9449 §7.2).
-    if (Object.hasOwn(claims, 'cnf')) return undefined
-    if (!hasRequiredClaims(issuer, [claims])) return undefined
+    if (Object.hasOwn(claims, 'cnf')) return 'claims'
+    if (!hasRequiredClaims(issuer, [claims])) return 'claims'
     const person = identify(issuer, admins, [claims])
-    if (person === undefined) return undefined
+    if (person === undefined) return 'claims'
     const scopes = scopesOf(claims)
     const { requiredScopes } = issuer
     return {
@@ -65,11 +66,12 @@ export function createTokenRules(options: {
     }
   }
 
-  function refusalFor(token: VerifiedToken, use: BearerUse): BrokerError | undefined {
-    if (!token.servesEverywhere && !isFor(token, use)) return new BrokerError('unauthenticated')
+  function refusalFor(token: VerifiedToken, use: BearerUse): TokenRefusal | undefined {
+    const { issuer } = token.person
+    if (!token.servesEverywhere && !isFor(token, use)) return new TokenRefusal('audience', issuer)
     if (token.missingScopes.length === 0) return undefined
     // All that is needed and not only what is missing: a client that asked for the rest alone would lose what it has.
-    return new BrokerError('insufficient_scope', { scopes: token.requiredScopes })
+    return new TokenRefusal('scope', issuer, token.requiredScopes)
   }
 
   function isFor(token: VerifiedToken, use: BearerUse): boolean {

@@ -1,7 +1,10 @@
 import { AcquisitionFailure } from '../core/failure-verdict.ts'
+import { createLineLimit } from '../core/line-limit.ts'
+import type { Clock } from '../core/ports/clock.ts'
 import type { Upstream } from '../core/upstream.ts'
 import { discoveredEndpoint, type Endpoint, writtenEndpoint } from './endpoint.ts'
 import type { MetadataSource, ServerMetadata } from './metadata.ts'
+import type { TokenRequestLog } from './token-request-log.ts'
 
 /** An endpoint with the issuer it belongs to, where one is known. */
 export type ServerEndpoint = { readonly issuer: string | undefined; readonly endpoint: Endpoint }
@@ -16,7 +19,7 @@ export type AuthorizationEndpoint = {
 
 /**
  * The authorization server of an upstream. What is written wins over what is discovered, and what is written needs no
- * network. All throw AcquisitionFailure.
+ * network. All throw AcquisitionFailure; metadata that do not do for a token or an authorization are logged.
  */
 export interface AuthorizationServers {
   token(upstream: Upstream): Promise<ServerEndpoint>
@@ -25,7 +28,14 @@ export interface AuthorizationServers {
   revocation(upstream: Upstream): Promise<ServerEndpoint | undefined>
 }
 
-export function createAuthorizationServers(metadata: MetadataSource): AuthorizationServers {
+export function createAuthorizationServers(ports: {
+  readonly metadata: MetadataSource
+  readonly clock: Clock
+  readonly log?: TokenRequestLog | undefined
+}): AuthorizationServers {
+  const { metadata, clock, log } = ports
+  const mayLog = createLineLimit({ clock })
+
   async function token(upstream: Upstream): Promise<ServerEndpoint> {
     const { issuer, tokenEndpoint } = upstream.credential
     if (tokenEndpoint !== undefined) {
@@ -80,7 +90,22 @@ export function createAuthorizationServers(metadata: MetadataSource): Authorizat
     return metadata.find(upstream, issuer)
   }
 
-  return { token, authorization, revocation }
+  function reported<Found>(find: (upstream: Upstream) => Promise<Found>) {
+    return async (upstream: Upstream): Promise<Found> => {
+      try {
+        return await find(upstream)
+      } catch (error) {
+        const isFault =
+          error instanceof AcquisitionFailure && error.verdict.kind === 'misconfigured'
+        if (isFault && mayLog(upstream.name)) {
+          log?.warn({ event: 'upstream_metadata_refused', upstream: upstream.name })
+        }
+        throw error
+      }
+    }
+  }
+
+  return { token: reported(token), authorization: reported(authorization), revocation }
 }
 
 function discovered(

@@ -122,6 +122,17 @@ function meaningOf({ error, suberror, codes, claims }: TokenError): Meaning {
   return byNumber ?? meanings.get(error ?? '') ?? 'passing'
 }
 
+/** What a log may say of an error: words and numbers of our own lists only, whatever the server wrote. */
+export function knownNameOf({ error, codes }: TokenError): {
+  readonly oauthError: string
+  readonly entraCode: number | undefined
+} {
+  return {
+    oauthError: error !== undefined && meanings.has(error) ? error : 'other',
+    entraCode: codes.find((code) => entraMeanings.has(code)),
+  }
+}
+
 const meanings = mapOf<string>({
   grant_dead: [
     'invalid_grant', // RFC 6749 §5.2

@@ -1,14 +1,16 @@
 import { allowInsecureRequests, customFetch, genericTokenEndpointRequest } from 'oauth4webapi'
 import type { TokenSet } from '../core/credential.ts'
 import { AcquisitionFailure } from '../core/failure-verdict.ts'
+import { createLineLimit } from '../core/line-limit.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { HttpClient, OutboundResponse } from '../core/ports/http-client.ts'
 import type { Secret } from '../core/secret.ts'
 import type { Upstream } from '../core/upstream.ts'
 import type { AuthorizationServers, ServerEndpoint } from './authorization-server.ts'
 import { audienceOf, clientOf, sendForm } from './client-request.ts'
-import { verdictOfAnswer } from './failure.ts'
-import { type GrantKind, readTokenAnswer } from './token-answer.ts'
+import { knownNameOf, verdictOfAnswer } from './failure.ts'
+import { type GrantKind, readTokenAnswer, type TokenAnswer } from './token-answer.ts'
+import type { TokenRequestLog, TokenRequestRefused } from './token-request-log.ts'
 
 /** No complete readable answer within ten seconds is a lost answer. */
 const tokenDeadlineMs = 10_000
@@ -25,7 +27,7 @@ export type TokenGrant = {
 }
 
 export interface TokenRequests {
-  /** Asks the upstream's token endpoint once. @throws AcquisitionFailure */
+  /** Asks the upstream's token endpoint once; a refusal is logged. @throws AcquisitionFailure */
   send(upstream: Upstream, grant: TokenGrant): Promise<TokenSet>
 }
 
@@ -33,8 +35,10 @@ export function createTokenRequests(ports: {
   readonly http: HttpClient
   readonly clock: Clock
   readonly servers: AuthorizationServers
+  readonly log?: TokenRequestLog | undefined
 }): TokenRequests {
-  const { http, clock, servers } = ports
+  const { http, clock, servers, log } = ports
+  const mayLog = createLineLimit({ clock })
 
   async function send(upstream: Upstream, grant: TokenGrant): Promise<TokenSet> {
     const server = await servers.token(upstream)
@@ -48,10 +52,35 @@ export function createTokenRequests(ports: {
       defaultLifetimeSeconds,
     })
     if (answer.kind === 'tokens') return answer.tokens
-    throw new AcquisitionFailure(verdictOfAnswer(response, answer, grant.kind, clock.now()))
+    const verdict = verdictOfAnswer(response, answer, grant.kind, clock.now())
+    warn({
+      event: 'token_request_refused',
+      upstream: upstream.name,
+      grant: grant.kind,
+      status: response.status,
+      ...errorOf(answer),
+      verdict: verdict.kind,
+    })
+    throw new AcquisitionFailure(verdict)
+  }
+
+  function warn(line: TokenRequestRefused): void {
+    const { upstream, grant, oauth_error: error, entra_code: code } = line
+    if (mayLog([upstream, grant, error ?? '', code ?? ''].join(' '))) log?.warn(line)
   }
 
   return { send }
+}
+
+function errorOf(
+  answer: Exclude<TokenAnswer, { kind: 'tokens' }>,
+): Pick<TokenRequestRefused, 'oauth_error' | 'entra_code'> {
+  if (answer.kind === 'unreadable') return { oauth_error: null }
+  const { oauthError, entraCode } = knownNameOf(answer.error)
+  return {
+    oauth_error: oauthError,
+    ...(entraCode === undefined ? {} : { entra_code: entraCode }),
+  }
 }
 
 async function post(

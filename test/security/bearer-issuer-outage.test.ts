@@ -1,6 +1,7 @@
 import type { JWK } from 'jose'
 import { generateKeyPairSync } from 'node:crypto'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import type { IdentityLog } from '../../src/identity/identity-log.ts'
 import { createFakeClock, type FakeClock } from '../support/fake-clock.ts'
 import {
   authenticatorOf,
@@ -30,9 +31,10 @@ beforeEach(async () => {
   clock = createFakeClock()
   login = await startIssuer(clock)
   warnings = []
-  const log = {
-    warn: ({ event, failure }: { event: string; failure: string }) =>
-      warnings.push(`${event} ${failure}`),
+  const log: IdentityLog = {
+    warn: (entry) => {
+      if ('failure' in entry) warnings.push(`${entry.event} ${entry.failure}`)
+    },
   }
   authenticator = authenticatorOf([issuerConfig(login.issuer)], { clock, log })
 })

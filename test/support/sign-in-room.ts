@@ -4,6 +4,7 @@ import type { SignIn } from '../../src/core/ports/authenticator.ts'
 import type { Clock } from '../../src/core/ports/clock.ts'
 import type { SessionRecords } from '../../src/core/ports/session-records.ts'
 import { Secret } from '../../src/core/secret.ts'
+import type { IdentityLog } from '../../src/identity/identity-log.ts'
 import { createOidcClient } from '../../src/identity/oidc-client.ts'
 import { createSignIn } from '../../src/identity/sign-in.ts'
 import { createSignInTokens } from '../../src/identity/sign-in-tokens.ts'
@@ -39,9 +40,9 @@ export function createReplica(options: {
 }): SignInReplica {
   const { provider, database, clock = { now: () => new Date() } } = options
   const warnings: string[] = []
-  const log = {
-    warn: ({ event, failure }: { event: string; failure: string }) => {
-      warnings.push(`${event} ${failure}`)
+  const log: IdentityLog = {
+    warn: (entry) => {
+      if ('failure' in entry) warnings.push(`${entry.event} ${entry.failure}`)
     },
   }
   const login: Login = {
