@@ -1,9 +1,14 @@
-import type { CredentialMode, Upstream, UpstreamCredential } from '../core/upstream.ts'
+import type { Upstream, UpstreamCredential } from '../core/upstream.ts'
 import { readClientAuthentication } from './client-authentication.ts'
 import { type Preset, presets } from './presets/index.ts'
 import type { Path, Report } from './problem.ts'
 import type { ConfigFile } from './schema.ts'
-import { type FileCredential, type FileUpstream, impliedCredential } from './schema-upstream.ts'
+import {
+  type FileCredential,
+  type FileUpstream,
+  impliedCredential,
+  laterModes,
+} from './schema-upstream.ts'
 import { requireSafeTransport } from './transport-rule.ts'
 
 export function buildUpstreams(file: ConfigFile, report: Report): Map<string, Upstream> {
@@ -74,12 +79,15 @@ function buildCredential(job: Job): UpstreamCredential {
       path,
       ['upstreams', name, 'kind'],
     ])
+  } else if (isLater(written.mode)) {
+    // Nothing else about it: what it would need is of no use to anybody yet.
+    report.problem([...path, 'mode'], `${written.mode} is not available in this version yet`)
   } else {
     checkServer(job, endpoints, path)
+    checkSubjectToken(job, written, path)
   }
-  checkSubjectToken(job, written, path)
   return {
-    mode: availableMode(written.mode, path, report),
+    mode: isLater(written.mode) ? 'oauth_connect' : written.mode,
     ...endpoints,
     clientId: written.client_id ?? '',
     clientAuthentication: readClientAuthentication(
@@ -117,10 +125,8 @@ function buildCredential(job: Job): UpstreamCredential {
   }
 }
 
-function availableMode(mode: FileCredential['mode'], path: Path, report: Report): CredentialMode {
-  if (mode !== 'id_jag' && mode !== 'user_key') return mode
-  report.problem([...path, 'mode'], `${mode} is not available in this version yet`)
-  return 'oauth_connect'
+function isLater(mode: FileCredential['mode']): mode is (typeof laterModes)[number] {
+  return laterModes.some((later) => later === mode)
 }
 
 type Endpoints = Pick<
@@ -160,7 +166,6 @@ function checkServer(job: Job, endpoints: Endpoints, path: Path): void {
   const { upstream, file, report } = job
   const written = upstream.credential ?? impliedCredential
   const { mode } = written
-  if (mode === 'user_key') return
   const at = (field: string): Path => [...path, field]
   const serverReads = ['mode', 'preset', 'issuer', 'token_endpoint'].map(at)
 
@@ -228,16 +233,12 @@ function checkEntra(written: FileCredential, path: Path, report: Report): void {
 function checkSubjectToken(job: Job, written: FileCredential, path: Path): void {
   const isStored = job.file.identity.login?.store_subject_token ?? false
   if (isStored) return
-  const field = written.mode === 'id_jag' ? 'mode' : 'subject_token_type'
-  if (field === 'subject_token_type' && written.subject_token_type !== 'id_token') return
-  job.report.problem(
-    [...path, field],
-    `${field === 'mode' ? 'id_jag' : 'id_token'} needs identity.login.store_subject_token: true`,
-    [
-      [...path, field],
-      ['identity', 'login', 'store_subject_token'],
-    ],
-  )
+  if (written.subject_token_type !== 'id_token') return
+  const field = [...path, 'subject_token_type']
+  job.report.problem(field, 'id_token needs identity.login.store_subject_token: true', [
+    field,
+    ['identity', 'login', 'store_subject_token'],
+  ])
 }
 
 // What every authorization request and every token request is made of (RFC 6749, 7636, 8693, 7523). Others that a request

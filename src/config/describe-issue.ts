@@ -2,6 +2,7 @@ import { distance } from 'fastest-levenshtein'
 import type * as z from 'zod'
 import { nodeAt, type SchemaNode } from './field-guide.ts'
 import { type Finding, type Path, valueAt } from './problem.ts'
+import { laterModes } from './schema-upstream.ts'
 
 /** Says what the schema found, without the value at fault. `root` is what it was given. */
 export function describeIssue(issue: z.core.$ZodIssue, root: unknown): readonly Finding[] {
@@ -27,15 +28,16 @@ export function describeIssue(issue: z.core.$ZodIssue, root: unknown): readonly 
 
 /** The known name that a wrong one was probably meant to be; undefined when none is near. */
 export function nearestName(name: string, known: readonly string[]): string | undefined {
-  const wanted = name.toLowerCase().replaceAll('-', '_')
-  const limit = Math.min(wanted.length - 1, Math.max(2, Math.floor(wanted.length / 3)))
+  const limit = Math.min(name.length - 1, Math.max(2, Math.floor(name.length / 3)))
   return known
-    .map((candidate) => ({
-      candidate,
-      far: distance(wanted, candidate.toLowerCase().replaceAll('-', '_')),
-    }))
+    .map((candidate) => ({ candidate, far: nameDistance(name, candidate) }))
     .filter(({ far }) => far <= limit)
     .toSorted((a, b) => a.far - b.far)[0]?.candidate
+}
+
+function nameDistance(a: string, b: string): number {
+  const plain = (name: string): string => name.toLowerCase().replaceAll('-', '_')
+  return distance(plain(a), plain(b))
 }
 
 /** The setting that an unknown key was probably meant to be. */
@@ -67,7 +69,7 @@ function describeMissing(path: Path): Finding {
 }
 
 function describeRequired(node: SchemaNode | undefined): string {
-  if (node?.enum !== undefined) return `is required: one of ${node.enum.join(', ')}`
+  if (node?.enum !== undefined) return `is required: one of ${usable(node.enum).join(', ')}`
   if (node?.description === undefined) return 'is required'
   return `is required: ${node.description.charAt(0).toLowerCase()}${node.description.slice(1).replace(/\.$/, '')}`
 }
@@ -85,7 +87,10 @@ const typeNames: Readonly<Record<string, string>> = {
 function describeType(path: Path, issue: z.core.$ZodIssueInvalidType, value: unknown): string {
   const expected = typeNames[nodeAt(path)?.type ?? issue.expected] ?? 'another kind of value'
   if (issue.expected === 'string' && typeof value !== 'object') {
-    return `must be ${expected}; put it in quotes`
+    const example = nodeAt(path)?.examples?.[0]
+    return example === undefined
+      ? `must be ${expected}; put it in quotes`
+      : `must be ${expected} such as ${JSON.stringify(example)}`
   }
   return `must be ${expected}`
 }
@@ -94,6 +99,18 @@ function describeChoice(path: Path, allowed: readonly string[], value: unknown):
   if (path.length === 3 && path[0] === 'upstreams' && path[2] === 'kind' && value === 'stdio') {
     return stdio
   }
-  const near = typeof value === 'string' ? nearestName(value, allowed) : undefined
-  return `must be one of ${allowed.join(', ')}${near === undefined ? '' : `; did you mean ${near}?`}`
+  const choices = usable(allowed)
+  const near = typeof value === 'string' ? nearestChoice(value, choices) : undefined
+  return `must be one of ${choices.join(', ')}${near === undefined ? '' : `; did you mean ${near}?`}`
+}
+
+/** Nearer than a setting's name has to be: `gitlab` is no slip of the pen for `github`. */
+function nearestChoice(value: string, choices: readonly string[]): string | undefined {
+  const near = nearestName(value, choices)
+  const limit = Math.max(1, Math.floor(value.length / 5))
+  return near !== undefined && nameDistance(value, near) <= limit ? near : undefined
+}
+
+function usable(choices: readonly string[]): readonly string[] {
+  return choices.filter((choice) => !laterModes.some((mode) => mode === choice))
 }

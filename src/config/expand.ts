@@ -128,11 +128,8 @@ function printable(path: string): string {
 
 /** Says in our own words why a file cannot be read. */
 export function describeFileFault(error: unknown): string {
-  const code = typeof error === 'object' && error !== null && 'code' in error ? error.code : ''
-  switch (code) {
-    case 'ENOENT':
-    case 'ENOTDIR':
-      return 'there is no such file'
+  if (isMissingFile(error)) return 'there is no such file'
+  switch (codeOf(error)) {
     case 'EACCES':
     case 'EPERM':
       return 'permission denied'
@@ -141,6 +138,15 @@ export function describeFileFault(error: unknown): string {
     default:
       return 'reading it failed'
   }
+}
+
+export function isMissingFile(error: unknown): boolean {
+  const code = codeOf(error)
+  return code === 'ENOENT' || code === 'ENOTDIR'
+}
+
+function codeOf(error: unknown): unknown {
+  return typeof error === 'object' && error !== null && 'code' in error ? error.code : undefined
 }
 
 /** What does not fit its field's type stays text, which the schema then refuses. */

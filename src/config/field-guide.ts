@@ -8,6 +8,8 @@ export type SchemaNode = {
   readonly description?: string
   readonly default?: unknown
   readonly enum?: readonly string[]
+  /** Values as they are written, where text alone says too little. */
+  readonly examples?: readonly string[]
   readonly anyOf?: readonly SchemaNode[]
   readonly properties?: Readonly<Record<string, SchemaNode>>
   readonly required?: readonly string[]

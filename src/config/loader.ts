@@ -3,7 +3,12 @@ import type * as z from 'zod'
 import type { BrokerConfig } from './broker-config.ts'
 import { buildConfig } from './build-config.ts'
 import { describeIssue, nearestSetting } from './describe-issue.ts'
-import { describeFileFault, expandPlaceholders, type ExpansionSources } from './expand.ts'
+import {
+  describeFileFault,
+  expandPlaceholders,
+  type ExpansionSources,
+  isMissingFile,
+} from './expand.ts'
 import { nodeAt } from './field-guide.ts'
 import { parseDocument } from './parse-document.ts'
 import {
@@ -31,14 +36,9 @@ export async function loadConfigFile(
   try {
     text = await options.readFile(options.path)
   } catch (error) {
-    return {
-      problems: [
-        {
-          path: '',
-          message: `the configuration file cannot be read: ${describeFileFault(error)}; \`onbehalf init\` writes one`,
-        },
-      ],
-    }
+    const fault = `the configuration file cannot be read: ${describeFileFault(error)}`
+    const message = isMissingFile(error) ? `${fault}; \`onbehalf init\` writes one` : fault
+    return { problems: [{ path: '', message }] }
   }
   return loadConfig({ ...options, text })
 }

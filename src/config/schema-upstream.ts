@@ -12,12 +12,14 @@ import {
   text,
 } from './schema-values.ts'
 
+/** Known, so that they are refused by their own sentence, and not offered. */
+export const laterModes = ['id_jag', 'user_key'] as const
+
 export const credentialModes = [
   'oauth_connect',
   'token_exchange',
   'entra_obo',
-  'id_jag',
-  'user_key',
+  ...laterModes,
 ] as const
 
 const parameters = z.record(text(), z.string({ error: 'must be text' }))

@@ -21,6 +21,7 @@ export function duration(bounds: { atLeast?: string; atMost?: string } = {}) {
   return z
     .string()
     .regex(/^\d{1,9}[smhd]$/, 'must be a duration such as "60s", "10m", "12h" or "90d"')
+    .meta({ examples: [bounds.atMost ?? (least > 60 ? bounds.atLeast : '60s')] })
     .transform(readDuration)
     .refine((seconds) => seconds >= least, `must be at least ${bounds.atLeast ?? '0s'}`)
     .refine((seconds) => seconds <= most, `must be at most ${bounds.atMost ?? '3650d'}`)
@@ -48,6 +49,7 @@ export function size() {
   return z
     .string()
     .regex(/^\d{1,6}(KiB|MiB|GiB)$/, 'must be a size such as "64MiB" or "1GiB"')
+    .meta({ examples: ['64MiB'] })
     .transform(
       (written) => Number(written.slice(0, -3)) * (bytesPerUnit[written.slice(-3)] ?? Number.NaN),
     )
@@ -152,6 +154,16 @@ export function isHttps(url: string): boolean {
   return url.startsWith('https://')
 }
 
+/** Says the length of a key that has another one: it is no secret, and tells a key in hex from one that was cut. */
+function describeKey(written: unknown): string {
+  const expectation = 'must be the base64 of 32 bytes, as `onbehalf keys generate` prints it'
+  if (typeof written !== 'string') return expectation
+  const bytes = Buffer.from(written, 'base64')
+  const isBase64 = bytes.length > 0 && bytes.toString('base64') === written
+  if (!isBase64 || bytes.length === 32) return expectation
+  return `${expectation}; this is the base64 of ${bytes.length} ${bytes.length === 1 ? 'byte' : 'bytes'}`
+}
+
 /** Base64 of exactly 32 bytes, as `onbehalf keys generate` prints it. */
 export function encryptionSecret() {
   return z
@@ -160,7 +172,7 @@ export function encryptionSecret() {
       (value) =>
         /^[A-Za-z0-9+/]{43}=$/.test(value) &&
         Buffer.from(value, 'base64').toString('base64') === value,
-      'must be the base64 of 32 bytes, as `onbehalf keys generate` prints it',
+      { error: ({ input }) => describeKey(input) },
     )
     .transform((value) => new Secret(value))
     .meta({ standIn: `${'A'.repeat(43)}=` })

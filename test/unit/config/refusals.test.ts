@@ -43,7 +43,7 @@ describe('contract section 2, "refused at start"', () => {
       'M-C2: an unknown mode, with the known ones',
       credentialWith({ mode: 'token_exchang' }),
       'upstreams.files.credential.mode',
-      /one of oauth_connect, token_exchange, entra_obo.*did you mean token_exchange/,
+      /one of oauth_connect, token_exchange, entra_obo; did you mean token_exchange\?$/,
     ],
     [
       'M-C2: a credential without a mode',
@@ -126,13 +126,19 @@ describe('contract section 2, "refused at start"', () => {
         encryption: { keys: [{ id: 'k1', secret: Buffer.alloc(31).toString('base64') }] },
       }),
       'encryption.keys[0].secret',
-      /base64 of 32 bytes/,
+      /base64 of 32 bytes, .*; this is the base64 of 31 bytes$/,
+    ],
+    [
+      'a key in hex, which is base64 of another length',
+      fileWith({ encryption: { keys: [{ id: 'k1', secret: '0a'.repeat(32) }] } }),
+      'encryption.keys[0].secret',
+      /this is the base64 of 48 bytes$/,
     ],
     [
       'M-S7: a key that is not base64',
       fileWith({ encryption: { keys: [{ id: 'k1', secret: '*'.repeat(44) }] } }),
       'encryption.keys[0].secret',
-      /base64 of 32 bytes/,
+      /base64 of 32 bytes, as `onbehalf keys generate` prints it$/,
     ],
     ['no key', fileWith({ encryption: { keys: [] } }), 'encryption.keys', /at least one key/],
     ['no encryption at all', fileWith({ encryption: undefined }), 'encryption.keys', /is required/],
@@ -574,6 +580,30 @@ describe('everything else of the file', () => {
       /did you mean github/,
     ],
     [
+      'a preset that there is not, and that is no slip of the pen for another',
+      credentialWith({ preset: 'gitlab' }),
+      'upstreams.files.credential.preset',
+      /must be one of atlassian, github, google, microsoft, slack$/,
+    ],
+    [
+      'a duration without a unit',
+      credentialWith({ refresh_before: 60 }),
+      'upstreams.files.credential.refresh_before',
+      /^must be text such as "60s"$/,
+    ],
+    [
+      'a retention without a unit',
+      fileWith({ audit: { retention: 90 } }),
+      'audit.retention',
+      /such as "1d"/,
+    ],
+    [
+      'a max_age without a unit',
+      serviceWith({ max_age: 10 }),
+      'identity.services[0].max_age',
+      /such as "30s"/,
+    ],
+    [
       "Entra's endpoint for everybody",
       credentialWith({
         mode: 'entra_obo',
@@ -646,6 +676,12 @@ describe('what does not work yet', () => {
         ...upstreamWith({ credential: credential({ mode: 'id_jag' }) }),
         ...identityWith({ login: { ...goodLogin, store_subject_token: true } }),
       },
+      'upstreams.files.credential.mode',
+      later,
+    ],
+    [
+      'id_jag without anything that it will need',
+      upstreamWith({ credential: { mode: 'id_jag', subject_token_type: 'id_token' } }),
       'upstreams.files.credential.mode',
       later,
     ],
@@ -730,11 +766,6 @@ describe('what does not work yet', () => {
       later,
     ],
   ])
-
-  it('needs a stored sign-in token for id_jag besides', async () => {
-    const problems = await problemsOf(upstreamWith({ credential: credential({ mode: 'id_jag' }) }))
-    expect(problems.map(({ message }) => message).join('\n')).toMatch(/store_subject_token: true/)
-  })
 
   it('is accepted where it says the default in other words', async () => {
     const file = {
