@@ -19,7 +19,7 @@ export const problems: Readonly<Record<ErrorCode, Meaning>> = {
   invalid_subject_token: { status: 401, title: "The person's token was refused" },
   issuer_unavailable: { status: 503, title: 'The identity provider cannot be asked at the moment' },
   method_not_allowed: { status: 405, title: 'This address does not take that method' },
-  not_connectable: { status: 409, title: 'This upstream is not one that people connect' },
+  not_connectable: { status: 409, title: 'The upstream does not get its credentials this way' },
   not_found: { status: 404, title: 'There is nothing here' },
   payload_too_large: { status: 413, title: 'The body is too large' },
   policy_denied: { status: 403, title: 'A policy does not let this person use the upstream' },

@@ -88,7 +88,7 @@ function tableRow(record: ActivityRecord): Markup {
 <td>${record.method}</td>
 <td><span class="outcome ${record.outcome}">${record.outcome}</span></td>
 <td>${record.reason ?? '–'}</td>
-<td class="number">${record.durationMs.toFixed(1)}</td>
+<td class="number">${record.durationMs.toFixed(0)}</td>
 <td><code title="${record.requestId}">${record.requestId.slice(0, 8)}</code></td>
 </tr>`
 }

@@ -191,7 +191,11 @@ describe('PUT /api/v1/connections/{upstream}/key', () => {
     const response = await put('files')
     expect(response.status).toBe(409)
     const text = await response.text()
-    expect(JSON.parse(text)).toMatchObject({ code: 'not_connectable' })
+    expect(JSON.parse(text)).toMatchObject({
+      code: 'not_connectable',
+      title: 'The upstream does not get its credentials this way',
+      detail: 'This upstream takes no key.',
+    })
     expect(text).not.toContain('CNRY')
     expect((await put('nope')).status).toBe(404)
     expect((await put('vault')).status).toBe(403)

@@ -508,6 +508,7 @@ describe('/activity', () => {
     expect(response.status).toBe(200)
     const text = await response.text()
     expect(text).toContain('2026-11-21 11:00:00.123')
+    expect(text, 'whole milliseconds').toContain('<td class="number">1</td>')
     expect(text).toContain('service edge')
     expect(text).toContain('&lt;i&gt;ada&lt;/i&gt;')
     expect(text).toContain('<option selected>success</option>')

@@ -150,7 +150,7 @@ export function addConnectionRoutes(
     },
     (c, { person }) => {
       upstreamFor(upstreams, c.req.param('upstream'), person)
-      throw new BrokerError('not_connectable')
+      throw new BrokerError('not_connectable', { expectation: 'This upstream takes no key.' })
     },
   )
 
