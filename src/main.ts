@@ -68,7 +68,10 @@ function configurationOf(config: BrokerConfig, warnings: Configuration['warnings
     serve: (output) => untilSignal((signal) => serve(config, warnings, output, signal)),
     migrate: () => migrateStorage(place, silentLog),
     keyStatus: () =>
-      withStorage(place, silentLog, (opened) => keyCheckFor(config, opened).status()),
+      withStorage(place, silentLog, async (opened) => {
+        const check = keyCheckFor(config, opened)
+        return { keys: await check.status(), problems: await check.problems() }
+      }),
   }
 }
 

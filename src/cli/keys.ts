@@ -27,26 +27,23 @@ export const keysStatus: Command = {
   summary: 'Show how much is sealed under each key.',
   help: `Counts the sealed values of the database by key id. A key can be removed from the configuration
 when it is removable: it seals nothing new and nothing is left under it.
-Exit code 1 when the database uses a key id that the configuration lacks.`,
+Exit code 1 when \`serve\` would refuse the keys: the database uses a key id that the configuration lacks, or
+knows one by another secret.`,
   options: { ...configOption, ...outputOption(formats) },
   run: (context) => {
     const format = readFormat(context, formats)
     return withConfiguration(context, async (configuration) => {
-      const keys = (await configuration.keyStatus()).map(
-        ({ id, rows, configured, seals, removable }) => ({
-          id,
-          rows,
-          configured,
-          seals,
-          removable,
-        }),
-      )
+      const report = await configuration.keyStatus()
+      const keys = report.keys.map(({ id, rows, configured, seals, removable }) => ({
+        id,
+        rows,
+        configured,
+        seals,
+        removable,
+      }))
       context.output.out(format === 'json' ? `${printableJson({ keys })}\n` : renderKeys(keys))
-      const missing = keys.filter(({ rows, configured }) => rows > 0 && !configured)
-      for (const { id } of missing) {
-        context.output.err(`Key id ${printable(id)} is used but not configured.\n`)
-      }
-      return missing.length > 0 ? exitCodes.failed : exitCodes.good
+      for (const problem of report.problems) context.output.err(`${printable(problem)}\n`)
+      return report.problems.length > 0 ? exitCodes.failed : exitCodes.good
     })
   },
 }

@@ -16,6 +16,14 @@ export type KeyStatus = {
   readonly removable: boolean
 }
 
+/** The configured keys beside the database. */
+export type KeyReport = {
+  /** Configured ids in the order of the file, then those that are used and missing. */
+  readonly keys: readonly KeyStatus[]
+  /** Why `serve` would refuse them, a sentence each; empty when it would not. */
+  readonly problems: readonly string[]
+}
+
 /**
  * A configuration that passed every check, and what can be done with it. The functions may throw OperatorError, whose message
  * is printed, and BrokerError storage_unavailable.
@@ -35,8 +43,8 @@ export interface Configuration {
   /** Brings the database to this version, under a lock. Gives how many migrations were applied. */
   migrate(): Promise<number>
 
-  /** Configured ids in the order of the file, then those that are used and missing; never refuses because of them. */
-  keyStatus(): Promise<readonly KeyStatus[]>
+  /** Never refuses because of the keys. */
+  keyStatus(): Promise<KeyReport>
 }
 
 /** What the commands use of the rest of the program; `main.ts` hands it in. */

@@ -33,6 +33,12 @@ export type KeyCheck = {
    */
   matches(): Promise<boolean>
 
+  /**
+   * What `verify` would refuse, a sentence each: wrong secrets, then missing ids. Changes nothing.
+   * @throws BrokerError storage_unavailable
+   */
+  problems(): Promise<readonly string[]>
+
   /** Configured ids in the order of the configuration, then those that are used and missing. */
   status(): Promise<readonly KeyStatus[]>
 }
@@ -55,17 +61,16 @@ export function createKeyCheck(ports: {
 
   return {
     async verify() {
-      const usage = await records.countByKey(sealedHead)
-      const missing = usage.filter(({ keyId }) => !ids.has(keyId)).map(missingKey)
-      const checks = await Promise.all(keyring.keys.map(compare))
-      const wrong = checks
-        .filter(({ result }) => result === 'wrong')
-        .map(({ key }) => wrongKey(key))
-      refuse([...wrong, ...missing])
+      const { problems, checks } = await examine()
+      refuse(problems)
       // Only now, so that a start that is refused leaves the database as it was.
       const fresh = checks.filter(({ result }) => result === 'new').map(({ key }) => key)
       const lost = await Promise.all(fresh.map(remember))
       refuse(lost.flat())
+    },
+
+    async problems() {
+      return (await examine()).problems
     },
 
     matches() {
@@ -94,6 +99,14 @@ export function createKeyCheck(ports: {
         }))
       return [...configured, ...missing]
     },
+  }
+
+  async function examine() {
+    const usage = await records.countByKey(sealedHead)
+    const missing = usage.filter(({ keyId }) => !ids.has(keyId)).map(missingKey)
+    const checks = await Promise.all(keyring.keys.map(compare))
+    const wrong = checks.filter(({ result }) => result === 'wrong').map(({ key }) => wrongKey(key))
+    return { problems: [...wrong, ...missing], checks }
   }
 
   async function compare(

@@ -486,11 +486,14 @@ describe('onbehalf serve: with people and servers', () => {
     await serving.ended
 
     const secret = randomBytes(32).toString('base64')
-    const startWith = async (id: string) =>
-      onbehalf(
-        ['serve'],
-        (await broker('external', { encryption: { keys: [{ id, secret }] } })).directory,
-      )
+    const startWith = async (id: string) => {
+      const { directory } = await broker('external', { encryption: { keys: [{ id, secret }] } })
+      const refused = await onbehalf(['serve'], directory)
+      // What a start says, the command that is there for it says too.
+      const status = await onbehalf(['keys', 'status'], directory)
+      expect(status).toMatchObject({ code: 1, stderr: refused.stderr })
+      return refused
+    }
     const missing = await startWith('k2')
     expect(missing.code).toBe(2)
     expect(missing.stderr).toMatch(/encryption\.keys: key id "k1" is missing, and 2 rows use it/)

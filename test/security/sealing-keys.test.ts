@@ -195,6 +195,20 @@ describe('keys status', () => {
     ])
   })
 
+  it('says every problem that a start would refuse, and remembers no key', async () => {
+    const [k1, gone] = [newKey('k1'), newKey('gone')]
+    await checkOf([k1, gone]).verify()
+    await putThree([gone], 'a')
+    const check = checkOf([newKey('k1'), newKey('k2')])
+    const refusal = await refusalOf(() => check.verify())
+    const problems = await check.problems()
+    expect(problems).toHaveLength(2)
+    expect(problems.join('\n')).toBe(refusal.message)
+    expect(await checkRows()).toMatchObject([{ id: 'gone' }, { id: 'k1' }])
+    expect(await checkOf([k1, gone, newKey('k2')]).problems()).toEqual([])
+    expect(await checkRows()).toHaveLength(2)
+  })
+
   it('counts every sealed value of each key, and names ids that are used and not configured', async () => {
     const [k1, k2, k3] = [newKey('k1'), newKey('schlüssel/2'), newKey('k3')]
     await checkOf([k1, k2, k3]).verify()

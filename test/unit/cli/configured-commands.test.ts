@@ -39,6 +39,12 @@ describe('which file is read', () => {
     expect(run.stderr).toContain('onbehalf.yaml: 1 problem')
     expect(run.stderr).toContain('there is no such file; `onbehalf init` writes one')
   })
+
+  it('does not offer to write one where a directory is named', async () => {
+    const run = await onbehalf(['config', 'check', '--config', directory])
+    expect(run).toMatchObject({ code: 2, stdout: '' })
+    expect(run.stderr).toMatch(/cannot be read: it is a directory\n$/)
+  })
 })
 
 describe('config check', () => {
@@ -204,11 +210,12 @@ describe('keys status', () => {
   const used: KeyStatus = { id: 'k2', rows: 12, configured: true, seals: true, removable: false }
   const old: KeyStatus = { id: 'k1', rows: 0, configured: true, seals: false, removable: true }
   const lost: KeyStatus = { id: 'k0', rows: 3, configured: false, seals: false, removable: false }
-  const status = (keys: readonly KeyStatus[], ...argv: string[]) =>
+  const report = (keys: readonly KeyStatus[], problems: readonly string[], ...argv: string[]) =>
     onbehalf(['keys', 'status', ...argv], {
       cwd: directory,
-      actions: { keyStatus: () => Promise.resolve(keys) },
+      actions: { keyStatus: () => Promise.resolve({ keys, problems }) },
     })
+  const status = (keys: readonly KeyStatus[], ...argv: string[]) => report(keys, [], ...argv)
   beforeEach(() => write(fileWith()))
 
   it('prints a table', async () => {
@@ -227,11 +234,12 @@ describe('keys status', () => {
     expect(JSON.parse(stdout)).toEqual({ keys: [used, old] })
   })
 
-  it('exits 1 when an id is used but not configured', async () => {
-    const table = await status([used, lost])
+  it('exits 1 with every problem when the keys do not fit the database', async () => {
+    const problems = ['Key k2 is another one.', 'Key k0 is missing.']
+    const table = await report([used, lost], problems)
     expect(table.code).toBe(1)
-    expect(table.stderr).toBe('Key id k0 is used but not configured.\n')
-    const json = await status([used, lost], '--output=json')
+    expect(table.stderr).toBe('Key k2 is another one.\nKey k0 is missing.\n')
+    const json = await report([used, lost], problems, '--output=json')
     expect(json.code).toBe(1)
     expect(JSON.parse(json.stdout)).toEqual({ keys: [used, lost] })
   })
