@@ -476,6 +476,29 @@ describe('onbehalf serve: with people and servers', () => {
     expect(await serving.ended).toMatchObject({ code: 0, signal: null, stderr: '' })
   })
 
+  it('says in its log why a set-up does not work: a wrong client secret, a token of nobody known', async () => {
+    await servers.database.database.sql`DELETE FROM credential`
+    const { reports, ...others } = servers.config.upstreams
+    const credential = { ...reports.credential, client_secret: 'CNRY-CS-wrong' }
+    const upstreams = { ...others, reports: { ...reports, credential } }
+    const serving = (await broker('external', { upstreams })).start()
+    const url = await serving.ready()
+    expect((await resolve(url, 'ada')).body).toMatchObject({ code: 'upstream_misconfigured' })
+    expect(await serving.logged('token_request_refused')).toMatchObject({
+      level: 'warn',
+      upstream: 'reports',
+      grant: 'exchange',
+      oauth_error: 'invalid_client',
+      verdict: 'misconfigured',
+    })
+    const headers = { authorization: 'Bearer CNRY-AT-nobody' }
+    expect((await fetch(`${url}/api/v1/connections`, { headers })).status).toBe(401)
+    const refused = { level: 'warn', issuer: null, check: 'format' }
+    expect(await serving.logged('token_refused')).toMatchObject(refused)
+    serving.kill('SIGTERM')
+    expect((await serving.ended).stdout).not.toContain('CNRY')
+  })
+
   it('refuses keys that do not fit the rows, with their number, and exits with 2', async () => {
     await servers.database.database.sql`DELETE FROM credential`
     const serving = (await broker('external')).start()
