@@ -9,6 +9,7 @@ import { Secret } from '../../core/secret.ts'
 import type { Upstream } from '../../core/upstream.ts'
 import { parseBearer, refuseQueryToken, sendsToken } from '../callers.ts'
 import { requestIdOf } from '../edge.ts'
+import { endOfTurn } from '../end-of-turn.ts'
 import type { HttpApp, HttpContext } from '../http-env.ts'
 import type { Problems } from '../problem.ts'
 import { readJson } from '../request-body.ts'
@@ -100,7 +101,9 @@ export function addResolveRoute(
       rejected: body.rejected,
     })
     const credential = resolved instanceof Promise ? await resolved : resolved
-    return credentialAnswer(credential, service, requestId)
+    const answered = credentialAnswer(credential, service, requestId)
+    await endOfTurn()
+    return answered
   }
 
   function authenticate(c: HttpContext): Service {
