@@ -35,7 +35,10 @@ describe('a broker inside another program', () => {
     const files = resolver.resolve({ upstream: 'files', subjectToken })
     await expect(files).rejects.toMatchObject({
       code: 'connect_required',
-      details: { reason: 'not_connected', connectUrl: expect.stringContaining('/connect/') },
+      details: {
+        reason: 'not_connected',
+        connectUrl: expect.stringContaining('/connect/') as string,
+      },
     })
     const bad = resolver.resolve({ upstream: 'files', subjectToken: 'x.y.z' })
     await expect(bad).rejects.toMatchObject({ code: 'invalid_subject_token' })
