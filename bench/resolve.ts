@@ -31,7 +31,7 @@ const database = await openBenchDatabase(dataDir)
 const tokenEndpoint = await startTokenEndpoint({ tokenLength })
 const bodies = await Promise.all(Array.from({ length: people }, (_, person) => bodyOf(person)))
 
-const broker = await startChild('broker-server', {
+const brokerEnvironment = {
   BROKER_CONFIG: JSON.stringify(brokerConfig()),
   SAMPLE_REQUESTS: JSON.stringify(
     bodies.slice(0, 100).map((body) => ({
@@ -43,7 +43,8 @@ const broker = await startChild('broker-server', {
       body,
     })),
   ),
-})
+}
+let broker = await startChild('broker-server', brokerEnvironment)
 const bare = await startChild('bare-server', { TOKEN_LENGTH: String(tokenLength) })
 const betterAuth = await startChild('better-auth-server', {
   DATABASE_URL: await database.create('better_auth'),
@@ -205,7 +206,27 @@ async function inProcess(): Promise<string[]> {
 }
 
 async function memory(): Promise<string[]> {
+  await everybody()
+  // A process of its own, so that what storing them took is not counted: they are stored, it reads them.
+  await broker.stop()
+  broker = await startChild('broker-server', brokerEnvironment)
+  await fill(bodies)
   const before = await broker.ask<Memory>('memory')
+  await everybody()
+  await new Promise((resolve) => setTimeout(resolve, 3000))
+  const after = await broker.ask<Memory>('memory')
+  const [stored] = await activity<[{ count: number }]>`
+    SELECT count(*)::int AS count FROM credential`
+  console.log(`\nmemory, after a garbage collection; ${stored.count} stored connections`)
+  console.table({
+    [`${people} of them called`]: fixed(before),
+    'each called once': fixed(after),
+  })
+  const grown = after.rssMb - before.rssMb
+  return grown <= bars.memoryMb ? [] : [`${grown.toFixed(0)} MB more (bar ${bars.memoryMb})`]
+}
+
+async function everybody(): Promise<void> {
   for (let from = people; from < manyPeople; from += 5000) {
     const some = Array.from({ length: Math.min(5000, manyPeople - from) }, (_, i) =>
       bodyOf(from + i),
@@ -214,16 +235,6 @@ async function memory(): Promise<string[]> {
     process.stderr.write(`\r${Math.min(from + 5000, manyPeople)} of ${manyPeople} people`)
   }
   process.stderr.write('\r                              \r')
-  await new Promise((resolve) => setTimeout(resolve, 3000))
-  const after = await broker.ask<Memory>('memory')
-  const [stored] = await activity<[{ count: number }]>`
-    SELECT count(*)::int AS count FROM credential`
-  console.log(
-    `\nmemory, after a garbage collection; ${stored.count} stored connections, each called once`,
-  )
-  console.table({ [`${people} people`]: fixed(before), [`${manyPeople} people`]: fixed(after) })
-  const grown = after.rssMb - before.rssMb
-  return grown <= bars.memoryMb ? [] : [`${grown.toFixed(0)} MB more (bar ${bars.memoryMb})`]
 }
 
 type Memory = { rssMb: number; heapMb: number }
