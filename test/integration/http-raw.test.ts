@@ -182,7 +182,7 @@ describe('Any route on a socket', () => {
     ['a header without a colon', request('GET /healthz', [host, 'Bad Header']), 400],
     ['two lengths', request(resolveLine, [host, key, length, 'Content-Length: 6'], body), 400],
     ['a head above 16 KiB', request('GET /healthz', [host, `X: ${'x'.repeat(17_000)}`]), 431],
-  ])('contract section 10: answers %s with a problem', async (_name, text, status) => {
+  ])('answers %s with a problem', async (_name, text, status) => {
     const answer = await send(text)
     expect(answer.status).toBe(status)
     expect(answer.head).toContain('content-type: application/problem+json')

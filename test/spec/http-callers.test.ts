@@ -15,7 +15,7 @@ const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
 const metadata =
   'resource_metadata="https://broker.example.com/.well-known/oauth-protected-resource"'
 
-describe('A person at the API (contract section 3)', () => {
+describe('A person at the API', () => {
   it('comes with an access token', async () => {
     const { app } = createHttpRoom()
     const response = await app.request('/api/v1/me', { headers: bearer(adaToken) })

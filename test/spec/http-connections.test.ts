@@ -12,7 +12,7 @@ import {
 const headers = { authorization: `Bearer ${adaToken}` }
 type List = { connections: Record<string, unknown>[] }
 
-describe('GET /api/v1/connections (contract section 4)', () => {
+describe('GET /api/v1/connections', () => {
   it('M-H2: lists what the person may use, sorted, every field there', async () => {
     const { app, room } = createHttpRoom()
     room.statuses.set('files', 'connected')

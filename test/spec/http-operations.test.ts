@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { createMetricsApp } from '../../src/http/routes/metrics.ts'
 import { adaToken, createHttpRoom, problemOf } from '../support/http-room.ts'
 
-describe('Health (contract section 10)', () => {
+describe('Health', () => {
   it('/healthz says that the process answers', async () => {
     const { app } = createHttpRoom()
     const response = await app.request('/healthz')

@@ -38,7 +38,7 @@ function browserOf({ app, room }: HttpRoom, of = ada) {
   }
 }
 
-describe('A page opened without a session (contract section 4)', () => {
+describe('A page opened without a session', () => {
   it.each(['/connections', '/connections?upstream=files&connected=1', '/connect/abc', '/activity'])(
     '%s redirects to the identity provider at once and comes back',
     async (path) => {

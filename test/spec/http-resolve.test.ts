@@ -16,7 +16,7 @@ import {
 
 const uuid = /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/
 
-describe('POST /api/v1/resolve: the credential (contract section 5)', () => {
+describe('POST /api/v1/resolve: the credential', () => {
   it('gives the header to inject, its end and its fingerprint, never to be cached', async () => {
     const http = createHttpRoom()
     const response = await resolveWith(http, { upstream: 'files', subject_token: adaToken })

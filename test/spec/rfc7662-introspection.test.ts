@@ -363,7 +363,7 @@ describe('T-15: jwt_then_introspection', () => {
     expect(asked(login)).toBe(1)
   })
 
-  it('contract section 3: too little scope stays 403 where the issuer knows nothing of the JWT', async () => {
+  it('too little scope stays 403 where the issuer knows nothing of the JWT', async () => {
     const authenticator = both({ requiredScopes: ['mcp'] })
     const token = await login.mint({ scope: 'openid' })
     expect(await outcomeOf(authenticator, token)).toBe('insufficient_scope')

@@ -37,7 +37,7 @@ const twoIntrospecting = twoIssuers.map((issuer) => ({
 const serviceWith = (changes: FileValues): FileValues =>
   identityWith({ services: [{ id: 'edge', key: goodServiceKey, ...changes }] })
 
-describe('contract section 2, "refused at start"', () => {
+describe('what is refused at start', () => {
   itRefuses([
     [
       'M-C2: an unknown mode, with the known ones',

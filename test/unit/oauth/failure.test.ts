@@ -37,7 +37,7 @@ const refused: FailureVerdict = { kind: 'subject_token_refused' }
 const refreshFailed: FailureVerdict = { kind: 'reconnect', reason: 'refresh_failed' }
 const notConnected: FailureVerdict = { kind: 'reconnect', reason: 'not_connected' }
 
-describe('contract section 5, verdicts: a word of the server', () => {
+describe('verdicts: a word of the server', () => {
   it.each<[string, FailureVerdict, FailureVerdict, FailureVerdict]>([
     // error, refresh, code, exchange
     ['invalid_grant', refreshFailed, notConnected, refused],
