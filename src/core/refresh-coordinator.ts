@@ -69,6 +69,16 @@ export function createRefreshCoordinator(ports: {
       memory.forget(memoryKeyOf(key))
       return { credential: await renewedByAnother(key, current), asked: false }
     }
+    const end = current.expiresAt
+    if (claim.afterLostAnswer && end !== undefined && !maySendAgainNow(upstream, current)) {
+      // A process died between its send and its answer: the token may be spent, and what is still good is used up first.
+      await credentials.failRenewal(key, claim, {
+        kind: 'retry',
+        nextTryAt: end,
+        outcomeKnown: false,
+      })
+      throw unavailable((end.getTime() - clock.now().getTime()) / 1000)
+    }
     return redeem(key, upstream, current, claim)
   }
 

@@ -256,6 +256,23 @@ describe('the resolver, on a real authorization server and PostgreSQL', () => {
     await broker.connect('ada')
   })
 
+  it('after a crash between send and answer, a strict server is not asked again before the old credential has ended', async () => {
+    const again = await restarted({ expiresInSeconds: 30 })
+    await again.database.database.sql`
+      UPDATE credential SET attempt_started_at = now() - interval '1 minute', next_try_at = NULL
+      WHERE user_id = 'ada' AND upstream = 'files'`
+    const before = broker.authorizationServer.received(endpoints.token).length
+    expect((await again.resolveAs('ada', 'files')).status).toBe(200)
+    expect(broker.authorizationServer.received(endpoints.token)).toHaveLength(before)
+    await again.stop()
+    const ended = await restarted({ expiresInSeconds: -1 })
+    await ended.database.database
+      .sql`UPDATE credential SET next_try_at = NULL WHERE user_id = 'ada'`
+    expect((await ended.resolveAs('ada', 'files')).status).toBe(200)
+    expect(broker.authorizationServer.received(endpoints.token)).toHaveLength(before + 1)
+    await ended.stop()
+  })
+
   it('M-R13: a dead grant asks for a new connection and costs no further request', async () => {
     const again = await restarted({ expiresInSeconds: -1 }, 'grace')
     const heal = broker.authorizationServer.fail(endpoints.token, {
