@@ -15,6 +15,7 @@ import type { AcquisitionMethod } from './core/ports/acquisition-method.ts'
 import type { SignIn } from './core/ports/authenticator.ts'
 import type { Clock } from './core/ports/clock.ts'
 import type { HttpClient } from './core/ports/http-client.ts'
+import type { Notices } from './core/ports/notices.ts'
 import type { Sealer } from './core/ports/sealer.ts'
 import type { SubjectTokens } from './core/ports/subject-tokens.ts'
 import { createRefreshCoordinator } from './core/refresh-coordinator.ts'
@@ -53,6 +54,7 @@ export type Databases = {
   readonly calls: Database
   readonly searches: Database
   readonly batches: Database
+  readonly notices: Notices
 }
 
 /** What an embedder may add. */

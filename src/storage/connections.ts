@@ -82,6 +82,23 @@ export function connectPool(address: DatabaseAddress, max: number, onStatement?:
   return postgres(address.url, connectOptions(address, max, onStatement))
 }
 
+/** One connection that stays, for LISTEN: `onNotice` gets the payload of every notification. It never comes back after `onClose`. */
+export function connectListener(
+  address: DatabaseAddress,
+  on: { readonly onNotice: (payload: string) => void; readonly onClose: () => void },
+): Sql {
+  // The driver's own `sql.listen` reconnects by itself and forgets what failed; `onnotify` is what it is made of, and is not in the types.
+  const listening = { onnotify: (_channel: string, payload: string) => on.onNotice(payload) }
+  return postgres(address.url, {
+    ...connectOptions(address, 1),
+    ...listening,
+    idle_timeout: 0,
+    max_lifetime: null,
+    connection: { ...CONNECTION_SETTINGS, application_name: 'onbehalf notices' },
+    onclose: on.onClose,
+  })
+}
+
 function connectOptions(address: DatabaseAddress, max: number, onStatement?: () => void) {
   return {
     socket: address.socket,

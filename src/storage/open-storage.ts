@@ -1,3 +1,4 @@
+import type { Notices } from '../core/ports/notices.ts'
 import type { Secret } from '../core/secret.ts'
 import { claimDataDirectory } from './data-directory.ts'
 import { type Database, openDatabase, openDatabases } from './database.ts'
@@ -8,6 +9,7 @@ import {
 } from './embedded/embedded-postgres.ts'
 import { startMaintenance } from './maintenance.ts'
 import { migrate, requireCurrentSchema } from './migrate.ts'
+import { startNotifications } from './notifications.ts'
 import type { StorageLog } from './storage-log.ts'
 
 /** The databases of a running broker, on PostgreSQL by URL or embedded. */
@@ -17,6 +19,8 @@ export type Storage = {
   readonly searches: Database
   /** One connection: batches wait for each other anyway. */
   readonly batches: Database
+  /** What replicas tell each other, over a connection of its own. */
+  readonly notices: Notices
   close(): Promise<void>
 }
 
@@ -30,7 +34,7 @@ const searchConnections = 2
 export async function openStorage(options: {
   readonly dataDir: string
   readonly url: Secret | undefined
-  /** Connections for calls; at most four more are opened. */
+  /** Connections for calls; at most five more are opened. */
   readonly pool: number
   readonly retentionDays: number
   readonly log: StorageLog
@@ -55,13 +59,15 @@ export async function openStorage(options: {
     const databases = await openDatabases({ url, pools })
     opened.push(databases.calls.close)
     await requireCurrentSchema(databases.calls)
+    const notices = startNotifications({ url })
+    opened.push(notices.stop)
     const maintenance = await startMaintenance({
       database: databases.calls,
       retentionDays,
       log,
     })
     opened.push(maintenance.stop)
-    return { ...databases, close }
+    return { ...databases, notices, close }
   } catch (error) {
     await close()
     throw error
