@@ -1,13 +1,11 @@
 import { Client, type Dispatcher } from 'undici'
-import { namesLoopback } from '../core/loopback-url.ts'
 import {
   type HttpClient,
   OutboundFailure,
-  type OutboundDestination,
   type OutboundRequest,
   type OutboundResponse,
 } from '../core/ports/http-client.ts'
-import { isAllowedAddress, isLoopbackAddress } from './address-rules.ts'
+import { guardOf } from './address-guard.ts'
 import { type AddressGuard, type Lookup, createConnector, systemLookup } from './connector.ts'
 
 /** Why a request got no complete answer; what the log says of it. */
@@ -67,18 +65,6 @@ export function createHttpClient(
   }
 
   return { send }
-}
-
-/** Which addresses a URL's host may turn out to be; undefined when the URL may not be asked at all. */
-function guardOf(url: URL, destination: OutboundDestination): AddressGuard | undefined {
-  if (url.username !== '' || url.password !== '') return undefined
-  const { allowPrivateNetwork } = destination
-  const ownMachine = destination.configured && namesLoopback(url)
-  const isOpen = ownMachine || allowPrivateNetwork
-  if (namesLoopback(url) && !isOpen) return undefined
-  if (url.protocol !== 'https:' && !(url.protocol === 'http:' && isOpen)) return undefined
-  return (address) =>
-    (ownMachine && isLoopbackAddress(address)) || isAllowedAddress(address, { allowPrivateNetwork })
 }
 
 type Exchange = {
