@@ -1,6 +1,16 @@
 import { sql } from 'drizzle-orm'
-import { doublePrecision, index, jsonb, pgTable, primaryKey, text, uuid } from 'drizzle-orm/pg-core'
-import { instant } from './columns.ts'
+import {
+  bigint,
+  bigserial,
+  doublePrecision,
+  index,
+  jsonb,
+  pgTable,
+  primaryKey,
+  text,
+  uuid,
+} from 'drizzle-orm/pg-core'
+import { bytea, instant, transactionId } from './columns.ts'
 
 /**
  * The activity log, partitioned by week in the migration (drizzle cannot say so). `DESC NULLS FIRST` is what
@@ -24,6 +34,10 @@ export const activity = pgTable(
     reason: text(),
     durationMs: doublePrecision('duration_ms').notNull(),
     details: jsonb().notNull().default(sql`'{}'`),
+    /** The proof: which process wrote it, as its how manieth, and the hash over this record and the one before. Null in records of before. */
+    writer: uuid(),
+    seq: bigint({ mode: 'number' }),
+    hash: bytea(),
   },
   (table) => [
     primaryKey({ columns: [table.occurredAt, table.id] }),
@@ -39,4 +53,47 @@ export const activity = pgTable(
       table.id.desc().nullsFirst(),
     ),
   ],
+)
+
+/** Where the chain of each process that records stands. Changed in the statement that stores a batch, and nowhere else. */
+export const activityWriter = pgTable('activity_writer', {
+  id: uuid().primaryKey(),
+  startedAt: instant('started_at').notNull(),
+  lastSeq: bigint('last_seq', { mode: 'number' }).notNull(),
+  /** 32 zero bytes before the first record. */
+  lastHash: bytea('last_hash').notNull(),
+  /** How many records of its spool are done with, so that a second delivery of one is known. Not below `last_seq`: records may be refused. */
+  spoolPosition: bigint('spool_position', { mode: 'number' }).notNull(),
+})
+
+/**
+ * One row for each batch that came in, for whoever goes by arrival. Ids are given before commits, so a reader stops at the first
+ * batch whose `xid` is not below `pg_snapshot_xmin(pg_current_snapshot())`. Kept for hours, not for the retention.
+ */
+export const activityBatch = pgTable(
+  'activity_batch',
+  {
+    id: bigserial({ mode: 'number' }).primaryKey(),
+    xid: transactionId().notNull().default(sql`pg_current_xact_id()`),
+    arrivedAt: instant('arrived_at').notNull().default(sql`now()`),
+    writer: uuid().notNull(),
+    firstSeq: bigint('first_seq', { mode: 'number' }).notNull(),
+    lastSeq: bigint('last_seq', { mode: 'number' }).notNull(),
+    /** The earliest and the latest `occurred_at` of its records: a clock may have been set back meanwhile. */
+    minOccurredAt: instant('min_occurred_at').notNull(),
+    maxOccurredAt: instant('max_occurred_at').notNull(),
+  },
+  (table) => [index('activity_batch_writer').on(table.writer, table.lastSeq)],
+)
+
+/** When a person's credential for an upstream was last handed out. A few seconds may pass until a use shows here. */
+export const lastUse = pgTable(
+  'last_use',
+  {
+    issuer: text().notNull(),
+    userId: text('user_id').notNull(),
+    upstream: text().notNull(),
+    lastUsedAt: instant('last_used_at').notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.issuer, table.userId, table.upstream] })],
 )
