@@ -66,6 +66,8 @@ export const signInToken = pgTable(
     idToken: bytea('id_token'),
     idTokenExpiresAt: instant('id_token_expires_at'),
     refreshToken: bytea('refresh_token'),
+    /** When the sign-in that it comes from was begun: one that was begun before its person was cut off counts for nothing. */
+    signedInAt: instant('signed_in_at').notNull().default(sql`now()`),
   },
   (table) => [primaryKey({ columns: [table.issuer, table.userId] })],
 )

@@ -1,3 +1,4 @@
 export * from './activity.ts'
 export * from './credential.ts'
+export * from './replica.ts'
 export * from './session.ts'
