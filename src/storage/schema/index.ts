@@ -1,4 +1,5 @@
 export * from './activity.ts'
+export * from './activity-proof.ts'
 export * from './credential.ts'
 export * from './replica.ts'
 export * from './session.ts'
