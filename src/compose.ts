@@ -1,8 +1,11 @@
 import { randomUUID } from 'node:crypto'
+import { performance } from 'node:perf_hooks'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createAcquisitionMethods, createAuthorizationClient } from './acquisition/index.ts'
 import { createAuditRecorder } from './audit/recorder.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { createArrivals } from './core/arrivals.ts'
+import type { AuditReason } from './core/audit-event.ts'
 import { createConnections } from './core/connections.ts'
 import { createCredentialAcquirer } from './core/credential-acquirer.ts'
 import { createCredentialMemory } from './core/credential-memory.ts'
@@ -19,7 +22,7 @@ import type { Notices } from './core/ports/notices.ts'
 import type { Sealer } from './core/ports/sealer.ts'
 import type { SubjectTokens } from './core/ports/subject-tokens.ts'
 import { createRefreshCoordinator } from './core/refresh-coordinator.ts'
-import { createResolutionRecorder } from './core/resolution-recorder.ts'
+import { auditReasonOf, createResolutionRecorder } from './core/resolution-recorder.ts'
 import { waitAtMost } from './core/single-flight.ts'
 import { createTokenEndpointPauses } from './core/token-endpoint-pauses.ts'
 import type { CredentialMode } from './core/upstream.ts'
@@ -42,6 +45,7 @@ import { createEnvelope } from './sealing/envelope.ts'
 import { createKeyCheck, type KeyCheck } from './sealing/key-check.ts'
 import { createKeyring, type Keyring } from './sealing/keyring.ts'
 import { createActivityBatches } from './storage/activity-batches.ts'
+import { createKeyRewrap, type RewrapReport } from './sealing/key-rewrap.ts'
 import { createActivityStore } from './storage/activity-store.ts'
 import { createConnectRecords } from './storage/connect-records.ts'
 import { createCredentialRecords } from './storage/credential-records.ts'
@@ -49,6 +53,7 @@ import type { Database } from './storage/database.ts'
 import { createEncryptionKeyRecords } from './storage/encryption-key-records.ts'
 import { createSessionRecords } from './storage/session-records.ts'
 
+import { createSealedRows } from './storage/sealed-rows.ts'
 /** The databases that the rooms ask, so that a search or a batch never keeps a call waiting. */
 export type Databases = {
   readonly calls: Database
@@ -231,6 +236,70 @@ function keyCheckOf(keyring: Keyring, database: Database): KeyCheck {
 function identityRoom(
   { config, databases, log }: Parameters<typeof compose>[0],
   ports: { readonly http: HttpClient; readonly sealer: Sealer; readonly clock: Clock },
+/** `keys rewrap` beside running brokers: a writer of its own in the activity log, because their spools are theirs. */
+export async function rewrapKeys(options: {
+  readonly config: BrokerConfig
+  readonly database: Database
+  readonly signal: AbortSignal
+  readonly onProgress: (rows: number, rowsToMove: number) => void
+}): Promise<RewrapReport & { readonly recorded: boolean }> {
+  const { config, database, signal, onProgress } = options
+  const keyring = keyringOf(config)
+  const records = createEncryptionKeyRecords(database)
+  await createKeyCheck({ keyring, records }).verify()
+  const rewrap = createKeyRewrap({
+    keyring,
+    sealer: createEnvelope(keyring),
+    rows: createSealedRows(database),
+    records,
+    pause: (ms) => sleep(ms),
+    elapsedMs: () => performance.now(),
+  })
+  const record = startKeyRewrapRecord(database)
+  try {
+    const report = await rewrap.run({ signal, onProgress })
+    const failure = report.unopened > 0 ? 'credential_corrupt' : 'interrupted'
+    const isWhole = report.end === 'done' && report.unopened === 0
+    return { ...report, recorded: await record(isWhole ? undefined : failure) }
+  } catch (error) {
+    await record(auditReasonOf(error))
+    throw error
+  }
+}
+
+/** A database that is away has cost its time already. */
+const rewrapRecordMs = 3000
+
+/** Gives what stores the one record; whether it could. */
+function startKeyRewrapRecord(database: Database) {
+  const clock: Clock = { now: () => new Date() }
+  const startedAt = clock.now()
+  const recorder = createAuditRecorder({
+    store: createActivityBatches(database),
+    clock,
+    capacity: 1,
+    whenFull: 'drop',
+    log: { error: () => {}, info: () => {} },
+  })
+  return async (reason: AuditReason | undefined): Promise<boolean> => {
+    recorder.record({
+      requestId: randomUUID(),
+      startedAt,
+      type: 'administration',
+      actor: { kind: 'system', id: 'onbehalf' },
+      userId: undefined,
+      issuer: undefined,
+      upstream: undefined,
+      action: 'key_rewrap',
+      method: 'unknown',
+      outcome: reason === undefined ? 'success' : 'failure',
+      reason,
+    })
+    await recorder.stop(rewrapRecordMs)
+    return recorder.stats().dropped === 0
+  }
+}
+
 ) {
   const { publicUrl, upstreams } = config
   const { issuers, admins, services, shareOpaqueTokens, login } = config.identity

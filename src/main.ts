@@ -3,7 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { openBroker } from './broker.ts'
 import { runCli } from './cli/index.ts'
 import type { CliOutput, CliServices, Configuration, ConfigurationProblem } from './cli/services.ts'
-import { keyCheckFor } from './compose.ts'
+import { keyCheckFor, rewrapKeys } from './compose.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { configJsonSchema } from './config/json-schema.ts'
 import { loadConfigFile } from './config/loader.ts'
@@ -72,6 +72,12 @@ function configurationOf(config: BrokerConfig, warnings: Configuration['warnings
         const check = keyCheckFor(config, opened)
         return { keys: await check.status(), problems: await check.problems() }
       }),
+    rewrapKeys: (onProgress) =>
+      untilSignal((signal) =>
+        withStorage(place, silentLog, (opened) =>
+          rewrapKeys({ config, database: opened, signal, onProgress }),
+        ),
+      ),
   }
 }
 
@@ -113,7 +119,7 @@ async function serve(
 }
 
 /** Runs until done, telling it of the first SIGTERM or SIGINT; the second one ends the process at once. */
-async function untilSignal(run: (signal: AbortSignal) => Promise<number>): Promise<number> {
+async function untilSignal<T>(run: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const abort = new AbortController()
   const stop = () => abort.abort()
   process.once('SIGTERM', stop)

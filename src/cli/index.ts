@@ -8,7 +8,7 @@ import { connectionsConnect, connectionsDisconnect, connectionsList } from './co
 import { demo } from './demo.ts'
 import { commandHelp, groupHelp, programHelp, usage } from './help.ts'
 import { init } from './init.ts'
-import { keysGenerate, keysStatus } from './keys.ts'
+import { keysGenerate, keysRewrap, keysStatus } from './keys.ts'
 import { isLater, laterCommands } from './later.ts'
 import { migrate } from './migrate.ts'
 import { nearest, parseArguments } from './parse-arguments.ts'
@@ -22,6 +22,7 @@ export type {
   Configuration,
   ConfigurationProblem,
   KeyStatus,
+  RewrapReport,
 } from './services.ts'
 
 const commands: readonly Command[] = [
@@ -33,6 +34,7 @@ const commands: readonly Command[] = [
   serve,
   keysGenerate,
   keysStatus,
+  keysRewrap,
   connectionsList,
   connectionsConnect,
   connectionsDisconnect,
@@ -48,7 +50,7 @@ export type CliCall = {
   /** Absolute. */
   readonly cwd: string
   readonly stdout: { write(text: string): unknown }
-  readonly stderr: { write(text: string): unknown }
+  readonly stderr: { readonly isTTY?: boolean; write(text: string): unknown }
   readonly services: CliServices
 }
 
@@ -57,6 +59,7 @@ export async function runCli(call: CliCall): Promise<number> {
   const output: CliOutput = {
     out: (text) => void call.stdout.write(text),
     err: (text) => void call.stderr.write(text),
+    isWatched: call.stderr.isTTY === true,
   }
   const { argv } = call
   const [first] = argv

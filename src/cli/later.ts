@@ -15,7 +15,6 @@ function later(name: string, summary: string): Command {
 
 export const laterCommands: readonly Command[] = [
   later('login', 'Sign in by browser for these commands'),
-  later('keys rewrap', 'Re-seal every row under the first key'),
   later('activity tail', 'Follow the activity log'),
   later('activity summary', 'Count records'),
   later('activity export', 'Export the activity log'),

@@ -2,6 +2,8 @@
 export type CliOutput = {
   readonly out: (text: string) => void
   readonly err: (text: string) => void
+  /** A person looks at `err`, so that progress may be shown there. */
+  readonly isWatched: boolean
 }
 
 /** Something the configuration must change, or should know about. `path` is empty for the file as a whole. */
@@ -22,6 +24,20 @@ export type KeyReport = {
   readonly keys: readonly KeyStatus[]
   /** Why `serve` would refuse them, a sentence each; empty when it would not. */
   readonly problems: readonly string[]
+}
+
+/** What moving everything to the first key came to. */
+export type RewrapReport = {
+  /** The first key. */
+  readonly keyId: string
+  /** Rows that were moved to it. */
+  readonly rows: number
+  /** Values that no configured key opens. */
+  readonly unopened: number
+  /** `outrun`: a broker goes on sealing under another key. */
+  readonly end: 'done' | 'stopped' | 'outrun'
+  /** Whether its record is in the activity log. */
+  readonly recorded: boolean
 }
 
 /**
@@ -45,6 +61,9 @@ export interface Configuration {
 
   /** Never refuses because of the keys. */
   keyStatus(): Promise<KeyReport>
+
+  /** Moves every sealed value to the first key, until it is told to stop. Refuses keys that `serve` would refuse. */
+  rewrapKeys(onProgress: (rows: number, rowsToMove: number) => void): Promise<RewrapReport>
 }
 
 /** What the commands use of the rest of the program; `main.ts` hands it in. */

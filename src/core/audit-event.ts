@@ -47,6 +47,7 @@ export const auditReasons = [
   'insufficient_scope',
   'interaction_required',
   'internal_error',
+  'interrupted',
   'invalid_scope',
   'invalid_subject_token',
   'issuer_mismatch',

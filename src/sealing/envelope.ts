@@ -19,6 +19,11 @@ const cipher = 'aes-256-gcm'
 /** What every sealed value begins with; the length of the key id and the id follow. */
 export const sealedHead: Uint8Array = Buffer.of(magic, format)
 
+/** What every value sealed under this key begins with. */
+export function headOf({ idBytes }: DataKey): Buffer {
+  return Buffer.concat([sealedHead, Buffer.of(idBytes.length), idBytes])
+}
+
 /** Part of the key derivation, so that these keys serve nothing else. */
 const derivationInfo = Buffer.from('onbehalf/v1/record')
 
@@ -43,15 +48,7 @@ function seal(dataKey: DataKey, text: Secret, context: SealingContext): Buffer {
   const plain = Buffer.from(text.reveal(), 'utf8')
   const ciphertext = Buffer.concat([encryptor.update(plain), encryptor.final()])
   plain.fill(0)
-  return Buffer.concat([
-    sealedHead,
-    Buffer.of(dataKey.idBytes.length),
-    dataKey.idBytes,
-    salt,
-    iv,
-    ciphertext,
-    encryptor.getAuthTag(),
-  ])
+  return Buffer.concat([headOf(dataKey), salt, iv, ciphertext, encryptor.getAuthTag()])
 }
 
 function open(keyring: Keyring, sealed: Uint8Array, context: SealingContext): Secret {

@@ -24,6 +24,12 @@ export function createEncryptionKeyRecords(database: Database): EncryptionKeyRec
       )
     },
 
+    async keepChecks(ids) {
+      await run(
+        () => sql`DELETE FROM encryption_key WHERE id <> ALL(${sql.array([...ids])}::text[])`,
+      )
+    },
+
     async countByKey(head) {
       // Grouped by the key ids of a row together, so that rows and values both come out of one pass. OFFSET 0 keeps the
       // inner query as it is: each value, most of which lie outside of the row, is then fetched once.

@@ -7,7 +7,9 @@ import { loadConfigFile } from '../../src/config/loader.ts'
 export type CliRun = { readonly code: number; readonly stdout: string; readonly stderr: string }
 
 /** What the commands do with a good configuration, as far as a test needs it. */
-export type ConfiguredActions = Partial<Pick<Configuration, 'serve' | 'migrate' | 'keyStatus'>>
+export type ConfiguredActions = Partial<
+  Pick<Configuration, 'serve' | 'migrate' | 'keyStatus' | 'rewrapKeys'>
+>
 
 /** Runs the command line in this process: the real configuration, and for the rest what the test gives. */
 export async function onbehalf(
@@ -17,6 +19,8 @@ export async function onbehalf(
     readonly cwd?: string
     readonly actions?: ConfiguredActions
     readonly services?: Partial<CliServices>
+    /** A person looks at stderr. */
+    readonly isWatched?: boolean
   } = {},
 ): Promise<CliRun> {
   let stdout = ''
@@ -26,7 +30,7 @@ export async function onbehalf(
     env: options.env ?? {},
     cwd: options.cwd ?? '/nowhere',
     stdout: { write: (text) => (stdout += text) },
-    stderr: { write: (text) => (stderr += text) },
+    stderr: { isTTY: options.isWatched === true, write: (text) => (stderr += text) },
     services: {
       version: '1.2.3',
       configure: async ({ path, env }) => {
@@ -49,6 +53,7 @@ export async function onbehalf(
             serve: notCalled,
             migrate: notCalled,
             keyStatus: notCalled,
+            rewrapKeys: notCalled,
             ...options.actions,
           },
         }

@@ -14,6 +14,9 @@ export interface EncryptionKeyRecords {
   /** Stores a first check value. Does nothing when there is one. */
   insertCheck(id: string, check: Uint8Array): Promise<void>
 
+  /** Removes the check values of all other ids. */
+  keepChecks(ids: readonly string[]): Promise<void>
+
   /**
    * Counts the sealed values of every table, check values excepted. A sealed value begins with `head`, then one byte with the
    * length of its key id, then the id in UTF-8; anything else belongs to no key and is left out.

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { KeyStatus } from '../../../src/cli/index.ts'
+import type { KeyStatus, RewrapReport } from '../../../src/cli/index.ts'
 import { BrokerError } from '../../../src/core/errors.ts'
 import { OperatorError } from '../../../src/core/operator-error.ts'
 import { type ConfiguredActions, onbehalf } from '../../support/cli.ts'
@@ -243,6 +243,51 @@ describe('keys status', () => {
     expect(json.code).toBe(1)
     expect(JSON.parse(json.stdout)).toEqual({ keys: [used, lost] })
   })
+})
+
+describe('keys rewrap', () => {
+  const good: RewrapReport = { keyId: 'k2', rows: 12, unopened: 0, end: 'done', recorded: true }
+  const rewrap = (report: Partial<RewrapReport>, options: { readonly isWatched?: boolean } = {}) =>
+    onbehalf(['keys', 'rewrap'], {
+      cwd: directory,
+      ...options,
+      actions: {
+        rewrapKeys: (onProgress) => {
+          onProgress(7, 12)
+          return Promise.resolve({ ...good, ...report })
+        },
+      },
+    })
+  beforeEach(() => write(fileWith()))
+
+  it('says what it did, and nothing else when nobody watches', async () => {
+    expect(await rewrap({})).toEqual({ code: 0, stdout: 'Moved 12 rows to key k2.\n', stderr: '' })
+    expect((await rewrap({ rows: 1 })).stdout).toBe('Moved 1 row to key k2.\n')
+  })
+
+  it('shows on stderr how far it is when a person watches', async () => {
+    const run = await rewrap({}, { isWatched: true })
+    expect(run).toEqual({
+      code: 0,
+      stdout: 'Moved 12 rows to key k2.\n',
+      stderr: '\r7 of 12 rows\n',
+    })
+  })
+
+  it.each([
+    [{ end: 'stopped' }, 'Run it again'],
+    [{ end: 'outrun' }, 'Put k2 first on every replica'],
+    [{ unopened: 1 }, '1 value does not open'],
+    [{ unopened: 2 }, '2 values do not open'],
+    [{ recorded: false }, 'no record of this'],
+  ] satisfies [Partial<RewrapReport>, string][])(
+    'exits 1 with the reason: %j',
+    async (report, said) => {
+      const run = await rewrap(report)
+      expect(run.code).toBe(1)
+      expect(run.stderr).toContain(said)
+    },
+  )
 })
 
 describe('init', () => {

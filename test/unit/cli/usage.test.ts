@@ -18,7 +18,6 @@ const commands = [
 ]
 const laterCommands = [
   'login',
-  'keys rewrap',
   'activity tail',
   'activity summary',
   'activity export',
