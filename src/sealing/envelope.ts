@@ -130,6 +130,9 @@ function place(context: SealingContext): readonly (string | Uint8Array)[] {
     case 'sign_in_token':
       row = [context.issuer, context.userId, String(context.generation)]
       break
+    case 'activity_signing_key':
+      row = [context.keyId]
+      break
     case 'encryption_key':
       row = []
       break

@@ -13,6 +13,7 @@ export const sealedColumns = {
   connect_flow: ['code_verifier'],
   sign_in_flow: ['code_verifier', 'nonce', 'return_to'],
   sign_in_token: ['access_token', 'id_token', 'refresh_token'],
+  activity_signing_key: ['private_key'],
 } as const satisfies {
   readonly [Table in SealedTable]: readonly Extract<SealingContext, { table: Table }>['field'][]
 }

@@ -32,6 +32,11 @@ export type SealingContext =
       readonly field: 'access_token' | 'id_token' | 'refresh_token'
       readonly generation: number
     })
+  | {
+      readonly table: 'activity_signing_key'
+      readonly field: 'private_key'
+      readonly keyId: string
+    }
   | { readonly table: 'encryption_key'; readonly field: 'check' }
 
 /** Turns secrets into bytes that may be stored, and back. Both answer at once, without I/O. */
