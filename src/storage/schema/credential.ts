@@ -50,9 +50,48 @@ export const credential = pgTable(
     attemptStartedAt: instant('attempt_started_at'),
     failCount: integer('fail_count').notNull().default(0),
     nextTryAt: instant('next_try_at'),
+    /** How the last try failed, for those who waited for it on another replica; null after a success. */
+    failure: text(),
+    /** When callers who named this credential as rejected had it renewed; those of the last minute count. */
+    forcedAt: timestamp('forced_at', { withTimezone: true }).array().notNull().default(sql`'{}'`),
   },
   (table) => [primaryKey({ columns: [table.issuer, table.userId, table.upstream] })],
 )
+
+/**
+ * A first exchange, a repeated one, or a code being redeemed: what is there before there is a credential. What arrives is
+ * stored only while its row is still here, so that removing the row refuses it wherever it arrives.
+ */
+export const acquisitionAttempt = pgTable(
+  'acquisition_attempt',
+  {
+    issuer: text().notNull(),
+    userId: text('user_id').notNull(),
+    upstream: text().notNull(),
+    /** `exchange`, of which there is one at a time, or the id of a code's redemption. */
+    name: text().notNull(),
+    /** Of the credential that will come of it; drawn anew by every claim, so that it is the fence too. */
+    generation: bigint({ mode: 'number' }).notNull(),
+    /** Nobody else asks until then; null when nobody asks. */
+    leaseUntil: instant('lease_until'),
+    failCount: integer('fail_count').notNull().default(0),
+    nextTryAt: instant('next_try_at'),
+    failure: text(),
+    /** When it is of no use any more. */
+    expiresAt: instant('expires_at').notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.issuer, table.userId, table.upstream, table.name] }),
+    index('acquisition_attempt_expiry').on(table.expiresAt),
+  ],
+)
+
+/** A server that said when it may be asked again, for everybody on every replica. */
+export const tokenEndpointPause = pgTable('token_endpoint_pause', {
+  /** The issuer, or the token endpoint where no issuer is written. */
+  authorizationServer: text('authorization_server').primaryKey(),
+  pausedUntil: instant('paused_until').notNull(),
+})
 
 /** What a sign-in left for exchanges while the person is away (`store_subject_token`). */
 export const signInToken = pgTable(
@@ -66,6 +105,9 @@ export const signInToken = pgTable(
     idToken: bytea('id_token'),
     idTokenExpiresAt: instant('id_token_expires_at'),
     refreshToken: bytea('refresh_token'),
+    /** The refresh under way: who may send, and until when nobody else does. */
+    leaseOwner: uuid('lease_owner'),
+    leaseUntil: instant('lease_until'),
     /** When the sign-in that it comes from was begun: one that was begun before its person was cut off counts for nothing. */
     signedInAt: instant('signed_in_at').notNull().default(sql`now()`),
   },
