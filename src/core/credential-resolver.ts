@@ -144,13 +144,13 @@ export function createCredentialResolver(ports: {
   async function findStored(
     key: CredentialKey,
     request: ResolveRequest,
-  ): Promise<RememberedCredential | { readonly unusable: ConnectionReason }> {
+  ): Promise<RememberedCredential | { readonly unusable: Unusable }> {
     const remembered = storage.isFresh() ? memory.get(memoryKeyOf(key)) : undefined
     if (remembered !== undefined) return remembered
     const { upstream } = request
-    let unusable: ConnectionReason = 'not_connected'
+    let unusable: Unusable = 'not_connected'
     const loaded = await memory.load(memoryKeyOf(key), async () => {
-      const found = await credentials.find(key)
+      const found = await findRow(key, upstream)
       if (found === undefined) return undefined
       if (!isSameBinding(found.connection.binding, bindingOf(upstream.credential))) {
         unusable = 'configuration_changed'
@@ -159,6 +159,10 @@ export function createCredentialResolver(ports: {
       if (found.credential === undefined) {
         unusable = found.connection.reason ?? 'refresh_failed'
         return undefined
+      if (found === 'corrupt') {
+        unusable = found
+        return undefined
+      }
       }
       return remember(found.credential, upstream.credential)
     })
@@ -168,11 +172,26 @@ export function createCredentialResolver(ports: {
   async function acquireFirst(
     key: CredentialKey,
     request: ResolveRequest,
-    reason: ConnectionReason,
+    reason: Unusable,
     attempt: Attempt,
   ): Promise<Settled> {
     // An exchange needs nobody: it is simply made. Only a connection asks for its person.
-    if (isConnectable(request.upstream)) {
+  /**
+   * The row, or `corrupt` where the next exchange may replace it: nobody can connect such an upstream again. The call that finds
+   * it so says so, and leaves the operator's record; those after it go on.
+   */
+  async function findRow(key: CredentialKey, upstream: Upstream) {
+    try {
+      return await credentials.find(key)
+    } catch (error) {
+      if (isConnectable(upstream) || !isBrokerError(error, 'credential_corrupt')) throw error
+      if (knownCorrupt.has(memoryKeyOf(key))) return 'corrupt'
+      knownCorrupt.set(memoryKeyOf(key), true)
+      throw error
+    }
+  }
+
+    if (reason !== 'corrupt' && isConnectable(request.upstream)) {
       const refusal = new BrokerError('connect_required', { reason })
       throw await connectRequired(request, refusal, attempt)
     }
@@ -310,9 +329,10 @@ export function createCredentialResolver(ports: {
     if (current?.renewable === true) {
       return refresh.renew(key, upstream, current)
     }
-    throw before.kind === 'none'
-      ? new BrokerError('connect_required', { reason: before.reason })
-      : nothingToRenewWith()
+    if (before.kind === 'stored') throw nothingToRenewWith()
+    throw before.reason === 'corrupt'
+      ? new BrokerError('credential_corrupt')
+      : new BrokerError('connect_required', { reason: before.reason })
   }
 
   async function newerThan(
@@ -320,8 +340,8 @@ export function createCredentialResolver(ports: {
     key: CredentialKey,
     upstream: Upstream,
   ): Promise<Credential | undefined> {
-    const found = await credentials.find(key)
-    const credential = found?.credential
+    const found = await findRow(key, upstream)
+    const credential = found === 'corrupt' ? undefined : found?.credential
     if (credential === undefined || credential.generation === current?.generation) return undefined
     if (!isSameBinding(credential.binding, bindingOf(upstream.credential))) return undefined
     const freshness = freshnessOf(credential, upstream.credential, clock.now())
@@ -364,7 +384,10 @@ export function createCredentialResolver(ports: {
 /** What an exchange starts from: a credential to replace, or why there is none. */
 type Before =
   | { readonly kind: 'stored'; readonly current: Credential }
-  | { readonly kind: 'none'; readonly reason: ConnectionReason }
+  | { readonly kind: 'none'; readonly reason: Unusable }
+
+/** Why there is no stored credential that may be used. */
+type Unusable = ConnectionReason | 'corrupt'
 
 function settled(renewal: Renewal, action: AuditAction, upstream: Upstream): Settled {
   return {
