@@ -43,17 +43,17 @@ import { createConnectStore } from './sealing/connect-store.ts'
 import { createCredentialStore } from './sealing/credential-store.ts'
 import { createEnvelope } from './sealing/envelope.ts'
 import { createKeyCheck, type KeyCheck } from './sealing/key-check.ts'
+import { createKeyRewrap, type RewrapReport } from './sealing/key-rewrap.ts'
 import { createKeyring, type Keyring } from './sealing/keyring.ts'
 import { createActivityBatches } from './storage/activity-batches.ts'
-import { createKeyRewrap, type RewrapReport } from './sealing/key-rewrap.ts'
 import { createActivityStore } from './storage/activity-store.ts'
 import { createConnectRecords } from './storage/connect-records.ts'
 import { createCredentialRecords } from './storage/credential-records.ts'
 import type { Database } from './storage/database.ts'
 import { createEncryptionKeyRecords } from './storage/encryption-key-records.ts'
+import { createSealedRows } from './storage/sealed-rows.ts'
 import { createSessionRecords } from './storage/session-records.ts'
 
-import { createSealedRows } from './storage/sealed-rows.ts'
 /** The databases that the rooms ask, so that a search or a batch never keeps a call waiting. */
 export type Databases = {
   readonly calls: Database
@@ -225,17 +225,6 @@ export function keyCheckFor(config: BrokerConfig, database: Database): KeyCheck 
   return keyCheckOf(keyringOf(config), database)
 }
 
-function keyringOf(config: BrokerConfig): Keyring {
-  return createKeyring(config.encryptionKeys)
-}
-
-function keyCheckOf(keyring: Keyring, database: Database): KeyCheck {
-  return createKeyCheck({ keyring, records: createEncryptionKeyRecords(database) })
-}
-
-function identityRoom(
-  { config, databases, log }: Parameters<typeof compose>[0],
-  ports: { readonly http: HttpClient; readonly sealer: Sealer; readonly clock: Clock },
 /** `keys rewrap` beside running brokers: a writer of its own in the activity log, because their spools are theirs. */
 export async function rewrapKeys(options: {
   readonly config: BrokerConfig
@@ -300,6 +289,17 @@ function startKeyRewrapRecord(database: Database) {
   }
 }
 
+function keyringOf(config: BrokerConfig): Keyring {
+  return createKeyring(config.encryptionKeys)
+}
+
+function keyCheckOf(keyring: Keyring, database: Database): KeyCheck {
+  return createKeyCheck({ keyring, records: createEncryptionKeyRecords(database) })
+}
+
+function identityRoom(
+  { config, databases, log }: Parameters<typeof compose>[0],
+  ports: { readonly http: HttpClient; readonly sealer: Sealer; readonly clock: Clock },
 ) {
   const { publicUrl, upstreams } = config
   const { issuers, admins, services, shareOpaqueTokens, login } = config.identity

@@ -88,6 +88,8 @@ export function createCredentialResolver(ports: {
   /** The subject token that a flight exchanges. */
   const inputs = new WeakMap<Promise<Renewal>, Secret | undefined>()
   const earlyRetryAtMs = new LRUCache<string, number>({ max: 10_000 })
+  /** Exchanged credentials that were found not to open, and that the next exchange replaces. */
+  const knownCorrupt = new LRUCache<string, true>({ max: 10_000 })
 
   function resolve(request: ResolveRequest): ResolvedCredential | Promise<ResolvedCredential> {
     return resolveWarm(request) ?? resolveRecorded(request)
@@ -152,6 +154,10 @@ export function createCredentialResolver(ports: {
     const loaded = await memory.load(memoryKeyOf(key), async () => {
       const found = await findRow(key, upstream)
       if (found === undefined) return undefined
+      if (found === 'corrupt') {
+        unusable = found
+        return undefined
+      }
       if (!isSameBinding(found.connection.binding, bindingOf(upstream.credential))) {
         unusable = 'configuration_changed'
         return undefined
@@ -159,23 +165,12 @@ export function createCredentialResolver(ports: {
       if (found.credential === undefined) {
         unusable = found.connection.reason ?? 'refresh_failed'
         return undefined
-      if (found === 'corrupt') {
-        unusable = found
-        return undefined
-      }
       }
       return remember(found.credential, upstream.credential)
     })
     return loaded ?? { unusable }
   }
 
-  async function acquireFirst(
-    key: CredentialKey,
-    request: ResolveRequest,
-    reason: Unusable,
-    attempt: Attempt,
-  ): Promise<Settled> {
-    // An exchange needs nobody: it is simply made. Only a connection asks for its person.
   /**
    * The row, or `corrupt` where the next exchange may replace it: nobody can connect such an upstream again. The call that finds
    * it so says so, and leaves the operator's record; those after it go on.
@@ -191,6 +186,13 @@ export function createCredentialResolver(ports: {
     }
   }
 
+  async function acquireFirst(
+    key: CredentialKey,
+    request: ResolveRequest,
+    reason: Unusable,
+    attempt: Attempt,
+  ): Promise<Settled> {
+    // An exchange needs nobody: it is simply made. Only a connection asks for its person.
     if (reason !== 'corrupt' && isConnectable(request.upstream)) {
       const refusal = new BrokerError('connect_required', { reason })
       throw await connectRequired(request, refusal, attempt)
@@ -321,10 +323,9 @@ export function createCredentialResolver(ports: {
     if (newer !== undefined) return { credential: newer, asked: false }
     const token = await acquirer.subjectToken(person, upstream, request.subjectToken)
     if (token !== undefined) {
-      return {
-        credential: await acquirer.acquire(key, upstream, token, current),
-        asked: true,
-      }
+      const credential = await acquirer.acquire(key, upstream, token, current)
+      knownCorrupt.delete(memoryKeyOf(key))
+      return { credential, asked: true }
     }
     if (current?.renewable === true) {
       return refresh.renew(key, upstream, current)
