@@ -1,0 +1,99 @@
+import type { ActivitySignature } from './activity-signer.ts'
+
+/** Where a writer's chain stood: after `seq` records, the last of which has this hash (32 bytes). */
+export type ChainHead = { readonly writer: string; readonly seq: number; readonly hash: Buffer }
+
+/** A row of the log as exact as the database has it, whoever wrote it there. */
+export type ActivityRow = {
+  readonly id: string
+  /** RFC 3339 in UTC with six digits; empty for what is no time of this calendar. */
+  readonly occurredAt: string
+  readonly requestId: string
+  readonly type: string
+  readonly userId: string | null
+  readonly issuer: string | null
+  readonly actorKind: string
+  readonly actorId: string
+  readonly upstream: string | null
+  readonly action: string
+  readonly method: string
+  readonly outcome: string
+  readonly reason: string | null
+  readonly durationMs: number
+  readonly details: unknown
+  /** All three are null in records from before there was a chain. */
+  readonly writer: string | null
+  readonly seq: number | null
+  readonly hash: Buffer | null
+}
+
+/** Where a page of rows ended, in the order of time and id. Only the database knows what is in it. */
+export type ActivityRowPosition = { readonly at: string; readonly id: string }
+
+/** Records of one writer that the retention removed: `first` to `last` of its chain, and the hash of the last. */
+export type ActivityRemoval = {
+  /** The partition that they were in. */
+  readonly partition: string
+  readonly writer: string
+  readonly first: number
+  readonly last: number
+  /** Hexadecimal. */
+  readonly lastHash: string
+}
+
+export type SignedRemoval = ActivityRemoval & {
+  readonly keyId: string
+  readonly signature: string
+}
+
+/** A checkpoint as the table has it, unread. */
+export type CheckpointRow = {
+  readonly id: number
+  readonly checkpoint: unknown
+  readonly keyId: string
+  readonly signature: string
+}
+
+/** What the database holds of the log and of its proof. All throw BrokerError storage_unavailable. */
+export interface ActivityProofRecords {
+  /** Where every chain stands, at one moment, and that moment by the database's clock. */
+  heads(): Promise<{ readonly at: Date; readonly heads: readonly ChainHead[] }>
+
+  /** Whether there were records before there was a chain, and until when one without a chain may be such. */
+  beforeChain(): Promise<{ readonly existed: boolean; readonly chainedSince: Date }>
+
+  /** The log, and what is about to be removed from it. */
+  tables(): Promise<readonly string[]>
+
+  /** At most `limit` rows of one of `tables` in the order of time and id, behind `after`. */
+  rows(
+    table: string,
+    after: ActivityRowPosition | undefined,
+    limit: number,
+  ): Promise<{
+    readonly rows: readonly ActivityRow[]
+    readonly next: ActivityRowPosition | undefined
+  }>
+
+  /** Roughly how many rows there are, without counting them. */
+  estimate(): Promise<number>
+
+  /** In the order of their ids, behind `after`. */
+  removals(
+    after: number,
+    limit: number,
+  ): Promise<readonly (SignedRemoval & { readonly id: number })[]>
+
+  addRemovals(
+    removals: readonly (ActivityRemoval & { readonly signed: ActivitySignature })[],
+  ): Promise<void>
+
+  /** In the order of their ids, behind `after`. */
+  checkpoints(after: number, limit: number): Promise<readonly CheckpointRow[]>
+
+  addCheckpoint(checkpoint: {
+    readonly content: object
+    readonly complete: boolean
+    readonly signed: ActivitySignature
+  }): Promise<void>
+}
