@@ -5,7 +5,7 @@ import { createAcquisitionMethods, createAuthorizationClient } from './acquisiti
 import { createAuditRecorder } from './audit/recorder.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { createArrivals } from './core/arrivals.ts'
-import type { AuditReason } from './core/audit-event.ts'
+import type { AuditReason, AuditRecord } from './core/audit-event.ts'
 import { createConnections } from './core/connections.ts'
 import { createCredentialAcquirer } from './core/credential-acquirer.ts'
 import { createCredentialMemory } from './core/credential-memory.ts'
@@ -19,7 +19,7 @@ import type { SignIn } from './core/ports/authenticator.ts'
 import type { Clock } from './core/ports/clock.ts'
 import type { HttpClient } from './core/ports/http-client.ts'
 import type { Notices } from './core/ports/notices.ts'
-import type { Sealer } from './core/ports/sealer.ts'
+import type { Sealer, SealingContext } from './core/ports/sealer.ts'
 import type { SubjectTokens } from './core/ports/subject-tokens.ts'
 import { createRefreshCoordinator } from './core/refresh-coordinator.ts'
 import { auditReasonOf, createResolutionRecorder } from './core/resolution-recorder.ts'
@@ -45,6 +45,7 @@ import { createEnvelope } from './sealing/envelope.ts'
 import { createKeyCheck, type KeyCheck } from './sealing/key-check.ts'
 import { createKeyRewrap, type RewrapReport } from './sealing/key-rewrap.ts'
 import { createKeyring, type Keyring } from './sealing/keyring.ts'
+import { createWatchedSealer } from './sealing/watched-sealer.ts'
 import { createActivityBatches } from './storage/activity-batches.ts'
 import { createActivityStore } from './storage/activity-store.ts'
 import { createConnectRecords } from './storage/connect-records.ts'
@@ -114,19 +115,27 @@ export function compose(options: {
   const audit = metrics.countRecords(recorder)
   const activity = createActivityStore(databases.searches)
 
+  // Of credentials the resolver tells, which knows the call.
+  const watched = createWatchedSealer({
+    sealer,
+    onCorrupt: (context) => audit.record(corruptValue(context, clock.now())),
+  })
   const records = createCredentialRecords(databases.calls)
   const credentials = createCredentialStore({ records, sealer })
   const memory = createCredentialMemory()
   const methods = countedMethods(createAcquisitionMethods({ http, clock, log }), metrics)
   const pauses = createTokenEndpointPauses({ clock, random: Math.random })
   const arrivals = createArrivals()
-  const identity = identityRoom(options, { http, sealer, clock })
+  const identity = identityRoom(options, { http, sealer: watched, clock })
   const { subjectTokens } = identity
 
   const connector = createOAuthConnector({
     publicUrl,
     upstreams,
-    connects: createConnectStore({ records: createConnectRecords(databases.calls), sealer }),
+    connects: createConnectStore({
+      records: createConnectRecords(databases.calls),
+      sealer: watched,
+    }),
     credentials,
     memory,
     authorization: metrics.countCodes(createAuthorizationClient({ http, clock, log })),
@@ -217,6 +226,23 @@ export function compose(options: {
       await waitAtMost(resolver.idle(), graceMs)
       await recorder.stop()
     },
+  }
+}
+
+/** The operator's record of a stored value that does not open. */
+function corruptValue(context: SealingContext, now: Date): AuditRecord {
+  return {
+    type: 'administration',
+    requestId: randomUUID(),
+    startedAt: now,
+    actor: { kind: 'system', id: 'onbehalf' },
+    userId: 'userId' in context ? context.userId : undefined,
+    issuer: 'userId' in context ? context.issuer : undefined,
+    upstream: 'upstream' in context ? context.upstream : undefined,
+    action: 'credential_corrupt',
+    method: 'unknown',
+    outcome: 'failure',
+    reason: 'credential_corrupt',
   }
 }
 

@@ -5,6 +5,7 @@ import type { SealingContext } from '../../src/core/ports/sealer.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { createEnvelope } from '../../src/sealing/envelope.ts'
 import { createKeyring, generateKey } from '../../src/sealing/keyring.ts'
+import { seededRandom } from '../support/seeded-random.ts'
 
 const secretText = generateKey()
 const envelope = createEnvelope(createKeyring([{ id: 'k1', secret: new Secret(secretText) }]))
@@ -251,15 +252,4 @@ function isRefused(sealed: Uint8Array, where: SealingContext): boolean {
 
 function expectCorrupt(sealed: Uint8Array, where: SealingContext = context): void {
   expect(isRefused(sealed, where)).toBe(true)
-}
-
-/** Mulberry32: the same mutations on every run. */
-function seededRandom(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4_294_967_296
-  }
 }

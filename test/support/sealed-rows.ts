@@ -21,7 +21,9 @@ export async function insertSealedRow(
   seal: (context: SealingContext) => Uint8Array,
   place: Place = { issuer, userId: 'sealed-person', upstream: 'files' },
 ): Promise<readonly SealingContext[]> {
-  const { row, contexts } = rows[table as Table](place)
+  const [next] = await sql<[{ generation: number }]>`
+    SELECT nextval('credential_generation') AS generation`
+  const { row, contexts } = rows[table as Table](place, next.generation)
   const values = Object.fromEntries(contexts.map((context) => [context.field, seal(context)]))
   await sql`INSERT INTO ${sql(table)} ${sql({ ...row, ...values })}`
   return contexts
@@ -35,9 +37,8 @@ type NewRow = {
 const now = new Date()
 const grant = { authorization_server: 'https://as.example.com', client_id: 'onbehalf' }
 
-const rows: { readonly [Each in Table]: (place: Place) => NewRow } = {
-  credential: (place) => {
-    const generation = 1_000_000 + Math.floor(Math.random() * 1_000_000)
+const rows: { readonly [Each in Table]: (place: Place, generation: number) => NewRow } = {
+  credential: (place, generation) => {
     return {
       row: {
         ...columnsOf(place),
@@ -101,8 +102,7 @@ const rows: { readonly [Each in Table]: (place: Place) => NewRow } = {
       })),
     }
   },
-  sign_in_token: ({ issuer: own, userId }) => {
-    const generation = 1_000_000 + Math.floor(Math.random() * 1_000_000)
+  sign_in_token: ({ issuer: own, userId }, generation) => {
     return {
       row: { issuer: own, user_id: userId, generation },
       contexts: sealedColumns.sign_in_token.map((field) => ({
