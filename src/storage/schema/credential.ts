@@ -50,12 +50,17 @@ export const credential = pgTable(
     attemptStartedAt: instant('attempt_started_at'),
     failCount: integer('fail_count').notNull().default(0),
     nextTryAt: instant('next_try_at'),
+    /** Nobody renews it ahead of its end before this: one replica has taken it on, or it is of no use. */
+    aheadAfter: instant('ahead_after'),
     /** How the last try failed, for those who waited for it on another replica; null after a success. */
     failure: text(),
     /** When callers who named this credential as rejected had it renewed; those of the last minute count. */
     forcedAt: timestamp('forced_at', { withTimezone: true }).array().notNull().default(sql`'{}'`),
   },
-  (table) => [primaryKey({ columns: [table.issuer, table.userId, table.upstream] })],
+  (table) => [
+    primaryKey({ columns: [table.issuer, table.userId, table.upstream] }),
+    index('credential_ahead').on(table.upstream, table.expiresAt).where(sql`status = 'connected'`),
+  ],
 )
 
 /**

@@ -1,0 +1,2 @@
+ALTER TABLE "credential" ADD COLUMN "ahead_after" timestamp with time zone;--> statement-breakpoint
+CREATE INDEX "credential_ahead" ON "credential" USING btree ("upstream","expires_at") WHERE status = 'connected';
