@@ -22,6 +22,9 @@ export type Broker = {
 
 const graceMs = 10_000
 
+/** What is fixed by the contract, and shorter in tests. */
+export type BrokerTimings = { readonly freshForMs?: number }
+
 /**
  * Opens the storage, checks the keys and joins the rooms. Takes `data_dir` for itself.
  * @throws OperatorError what the operator has to change, BrokerError storage_unavailable
@@ -30,18 +33,21 @@ export async function openBroker(
   config: BrokerConfig,
   hooks: BrokerHooks = {},
   log: BrokerLog = silentLog,
+  timings: BrokerTimings = {},
 ): Promise<Broker> {
   const storage = await openStorage({
     dataDir: config.dataDir,
     url: config.database.url,
     pool: config.database.pool,
     retentionDays: config.audit.retentionDays,
+    ...timings,
     log,
   })
   let composed: ComposedBroker
   try {
     composed = compose({ config, databases: storage, hooks, log, version })
     await composed.keyCheck.verify()
+    await storage.replica.join(storage)
   } catch (error) {
     await storage.close()
     throw error

@@ -19,9 +19,11 @@ import type { SignIn } from './core/ports/authenticator.ts'
 import type { Clock } from './core/ports/clock.ts'
 import type { HttpClient } from './core/ports/http-client.ts'
 import type { Notices } from './core/ports/notices.ts'
+import type { Replicas } from './core/ports/replicas.ts'
 import type { Sealer, SealingContext } from './core/ports/sealer.ts'
 import type { SubjectTokens } from './core/ports/subject-tokens.ts'
 import { createRefreshCoordinator } from './core/refresh-coordinator.ts'
+import { createReplicaMemory } from './core/replica-memory.ts'
 import { auditReasonOf, createResolutionRecorder } from './core/resolution-recorder.ts'
 import { waitAtMost } from './core/single-flight.ts'
 import { createTokenEndpointPauses } from './core/token-endpoint-pauses.ts'
@@ -61,6 +63,7 @@ export type Databases = {
   readonly searches: Database
   readonly batches: Database
   readonly notices: Notices
+  readonly replica: Replicas
 }
 
 /** What an embedder may add. */
@@ -163,9 +166,11 @@ export function compose(options: {
     forcedRenewals: createForcedRenewalLimit({ clock }),
     policy: hooks.policy,
     records: resolutions,
-    storage: databases.calls,
+    storage: databases.replica,
     clock,
   })
+  const replicaMemory = createReplicaMemory({ upstreams, credentials: memory, resolver })
+  databases.replica.keeps(replicaMemory)
 
   const { protectedResources } = identity
   const app = createApp({
@@ -182,7 +187,8 @@ export function compose(options: {
     connections: createConnections({
       upstreams,
       credentials,
-      memory,
+      memory: replicaMemory,
+      replicas: databases.replica,
       methods,
       subjectTokens,
       pauses,
@@ -197,7 +203,7 @@ export function compose(options: {
     readiness: [
       {
         name: 'database',
-        isReady: async () => databases.calls.isFresh() && (await answers(keyCheck.matches())),
+        isReady: async () => databases.replica.isFresh() && (await answers(keyCheck.matches())),
       },
       { name: 'spool', isReady: () => recorder.stats().depth < auditCapacity },
       { name: 'keys', isReady: () => isWell(keyCheck.matches()) },

@@ -8,14 +8,19 @@ import {
   working,
 } from './connection-state.ts'
 import type { CredentialKey } from './credential.ts'
-import { type CredentialMemory, memoryKey, memoryKeyOf } from './credential-memory.ts'
+import { memoryKey, memoryKeyOf } from './credential-memory.ts'
 import { isBrokerError } from './errors.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { ActivityStore } from './ports/activity-store.ts'
 import type { AuditSink } from './ports/audit-sink.ts'
 import type { Connections, ConnectionView } from './ports/broker-services.ts'
 import type { Clock } from './ports/clock.ts'
-import type { CredentialStore, StoredConnection } from './ports/credential-store.ts'
+import type {
+  CredentialStore,
+  StoredConnection,
+  TakenCredential,
+} from './ports/credential-store.ts'
+import type { ReplicaMemory, Replicas } from './ports/replicas.ts'
 import type { SubjectTokens } from './ports/subject-tokens.ts'
 import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
 import {
@@ -31,7 +36,8 @@ import {
 export function createConnections(ports: {
   readonly upstreams: ReadonlyMap<string, Upstream>
   readonly credentials: CredentialStore
-  readonly memory: CredentialMemory
+  readonly memory: Pick<ReplicaMemory, 'forget'>
+  readonly replicas: Pick<Replicas, 'caughtUp'>
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
   readonly subjectTokens: SubjectTokens
   readonly pauses: Pick<TokenEndpointPauses, 'isFailing'>
@@ -40,7 +46,7 @@ export function createConnections(ports: {
   readonly audit: AuditSink
   readonly clock: Clock
 }): Connections {
-  const { upstreams, credentials, memory, methods, subjectTokens } = ports
+  const { upstreams, credentials, memory, replicas, methods, subjectTokens } = ports
   const { pauses, arrivals, activity, audit, clock } = ports
 
   async function list(person: Person, presentsToken: boolean): Promise<readonly ConnectionView[]> {
@@ -120,7 +126,7 @@ export function createConnections(ports: {
   }
 
   const disconnect: Connections['disconnect'] = async (options) => {
-    const { person, upstream, requestId, startedAt } = options
+    const { person, upstream } = options
     audit.admit()
     const key: CredentialKey = {
       issuer: person.issuer,
@@ -129,8 +135,17 @@ export function createConnections(ports: {
     }
     await arrivals.refuse(memoryKeyOf(key))
     const taken = await credentials.take(key)
-    memory.forget(memoryKeyOf(key))
-    if (taken === undefined) return
+    memory.forget(person, upstream.name)
+    // Before the others are waited for: what is done is done, whatever becomes of this process meanwhile.
+    if (taken !== undefined) finish(options, taken)
+    // Also where there was nothing: another call may have removed it just now, and still be waiting.
+    await replicas.caughtUp()
+  }
+
+  function finish(
+    { person, upstream, requestId, startedAt }: Parameters<Connections['disconnect']>[0],
+    taken: TakenCredential,
+  ): void {
     audit.record({
       requestId,
       startedAt,

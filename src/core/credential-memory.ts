@@ -26,6 +26,8 @@ export interface CredentialMemory {
   ): Promise<RememberedCredential | undefined>
   /** Called after every change of the row, before anybody is told of it. */
   forget(key: string): void
+  /** When changes of any row may have been missed. */
+  forgetAll(): void
 }
 
 const maxBytes = 16 * 1024 * 1024
@@ -68,6 +70,10 @@ export function createCredentialMemory(): CredentialMemory {
     forget(key) {
       remembered.delete(key)
       for (const load of loading.get(key) ?? []) load.forgotten = true
+    },
+    forgetAll() {
+      remembered.clear()
+      for (const loads of loading.values()) for (const load of loads) load.forgotten = true
     },
   }
 }

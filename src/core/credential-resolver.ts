@@ -81,6 +81,11 @@ export function createCredentialResolver(ports: {
    * the refresh token that the answer brings is the only one there is.
    */
   readonly idle: () => Promise<void>
+  /**
+   * The connection was removed, here or elsewhere: calls from now on join no work that was begun before. Without a key this goes
+   * for every connection.
+   */
+  readonly startAfresh: (key?: string) => void
 } {
   const { credentials, memory, refresh, acquirer, connector, forcedRenewals } = ports
   const { policy, records, storage, clock } = ports
@@ -379,7 +384,11 @@ export function createCredentialResolver(ports: {
     return new BrokerError('connect_required', { ...error.details, connectUrl, cause: error })
   }
 
-  return { resolve, idle: () => flights.idle() }
+  return {
+    resolve,
+    idle: () => flights.idle(),
+    startAfresh: (key) => flights.closeDoors(key),
+  }
 }
 
 /** What an exchange starts from: a credential to replace, or why there is none. */

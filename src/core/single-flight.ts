@@ -11,22 +11,33 @@ export type Flight<T> = {
  */
 export function createSingleFlight<T>(): {
   join(key: string, work: () => Promise<T>): Flight<T>
+  /** Nobody joins the flight under way any more: who comes later starts another. Without a key this goes for all of them. */
+  closeDoors(key?: string): void
   /** Resolves when no work is running, however each ended. */
   idle(): Promise<void>
 } {
   const flights = new Map<string, Promise<T>>()
+  const running = new Set<Promise<T>>()
   return {
     join(key, work) {
-      const running = flights.get(key)
-      if (running !== undefined) return { result: running, started: false }
-      const result = work().finally(() => flights.delete(key))
+      const underWay = flights.get(key)
+      if (underWay !== undefined) return { result: underWay, started: false }
+      const result: Promise<T> = work().finally(() => {
+        running.delete(result)
+        if (flights.get(key) === result) flights.delete(key)
+      })
       // Everyone who waits sees a failure; this keeps one that nobody waits for any more from ending the process.
       result.catch(() => {})
       flights.set(key, result)
+      running.add(result)
       return { result, started: true }
     },
+    closeDoors(key) {
+      if (key === undefined) flights.clear()
+      else flights.delete(key)
+    },
     async idle() {
-      while (flights.size > 0) await Promise.allSettled(flights.values())
+      while (running.size > 0) await Promise.allSettled(running)
     },
   }
 }

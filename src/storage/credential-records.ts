@@ -3,6 +3,7 @@ import type { CredentialRecord, CredentialRecords } from '../core/ports/credenti
 import type { StoredConnection } from '../core/ports/credential-store.ts'
 import type { CredentialBinding, MethodName } from '../core/upstream.ts'
 import type { Database } from './database.ts'
+import { invalidation } from './invalidations.ts'
 
 type ConnectionRow = {
   issuer: string
@@ -91,9 +92,11 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     },
 
     async put(key, record) {
+      // Exchanges bring what other replicas would have got as well; who connects may have meant another account.
+      const isGiven = record.method === 'connect' || record.method === 'user_key'
       const [row] = await run(
         () => sql<CredentialRow[]>`
-          INSERT INTO credential (
+          WITH stored AS (INSERT INTO credential (
             issuer, user_id, upstream, generation, status, method, scopes, audience, account,
             authorization_server, client_id, resource, access_token, refresh_token,
             renewed, connected_at, obtained_at, expires_at
@@ -118,7 +121,9 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
             fail_count = 0, next_try_at = NULL
           WHERE credential.generation < excluded.generation
-          RETURNING ${credentialColumns}`,
+          RETURNING ${credentialColumns})
+          ${isGiven ? sql`, ${invalidation(sql, key, 'stored')}` : sql``}
+          SELECT * FROM stored`,
       )
       return row && toRecord(row)
     },
@@ -196,9 +201,13 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     async take(key) {
       const [row] = await run(
         () => sql<TakenRow[]>`
-          DELETE FROM credential WHERE ${isOwn(key)}
-          RETURNING generation, method, authorization_server, client_id, resource,
-            access_token, refresh_token`,
+          WITH taken AS (
+            DELETE FROM credential WHERE ${isOwn(key)}
+            RETURNING generation, method, authorization_server, client_id, resource,
+              access_token, refresh_token
+          ),
+          ${invalidation(sql, key, 'taken')}
+          SELECT * FROM taken`,
       )
       if (row === undefined) return undefined
       return {

@@ -11,7 +11,7 @@ import * as schema from './schema/index.ts'
 import { rootOf, StorageFault, storageUnavailable } from './storage-fault.ts'
 import { trackSockets } from './tracked-sockets.ts'
 
-/** A pool of connections to PostgreSQL, and how lately it was heard from. */
+/** A pool of connections to PostgreSQL. */
 export type Database = {
   /** drizzle over the pool, for statements inside `run`. They read and write `Date`, `number` and `Buffer`. */
   readonly db: PostgresJsDatabase<typeof schema>
@@ -29,11 +29,7 @@ export type Database = {
    */
   readonly run: <T>(statement: () => PromiseLike<T>) => Promise<T>
 
-  /** When the last probe that was answered was sent, in ms of `performance.now()`. */
-  readonly lastHeardAt: () => number
-  /** False when the database was not heard from for 10 s: nothing may be served from memory then. One comparison. */
-  readonly isFresh: () => boolean
-  /** How many statements were sent, probes excepted; 0 without `countStatements`. */
+  /** How many statements were sent, heartbeats excepted; 0 without `countStatements`. */
   readonly statementCount: () => number
   /** Waits up to 5 s for running statements, then ends every connection, also of the pools opened together with it. */
   readonly close: () => Promise<void>
@@ -41,7 +37,24 @@ export type Database = {
 
 const CLOSE_WITHIN_MS = 5000
 const FAREWELL_MS = 500
-const PROBE_DEADLINE_MS = 5000
+const BEAT_DEADLINE_MS = 5000
+
+/** What is asked again and again on a connection of its own, so that a pool that is busy does not look like a database that is gone. */
+export type Beat = {
+  readonly everyMs: number
+  readonly ask: (sql: Sql) => Promise<'again' | 'later'>
+  /** Gets what makes it ask at once. */
+  readonly onStart: (askNow: () => void) => void
+}
+
+const plainBeat: Beat = {
+  everyMs: 2000,
+  async ask(sql) {
+    await sql`select 1`.simple()
+    return 'later'
+  },
+  onStart: () => {},
+}
 
 /**
  * Opens one pool. `countStatements` is for tests and the bench: it makes the driver's errors list their parameters.
@@ -49,7 +62,7 @@ const PROBE_DEADLINE_MS = 5000
  */
 export async function openDatabase(options: {
   readonly url: Secret
-  /** How many connections at most; one more is used to probe. */
+  /** How many connections at most; one more is used for the heartbeat. */
   readonly pool: number
   readonly countStatements?: boolean
 }): Promise<Database> {
@@ -60,24 +73,28 @@ export async function openDatabase(options: {
 
 /**
  * Opens pools on one database, so that what is slow in one keeps nobody waiting in another, and waits for its first
- * answer. They share the probe.
+ * answer. They share the heartbeat.
  * @throws OperatorError within 15 s: database_unreachable, database_too_old, database_url_invalid
  */
 export async function openDatabases<Name extends string>(options: {
   readonly url: Secret
   /** How many connections each has at most. */
   readonly pools: Readonly<Record<Name, number>>
+  /** Default: whether it is there, every 2 s. */
+  readonly beat?: Beat
   readonly countStatements?: boolean
 }): Promise<Readonly<Record<Name, Database>>> {
   const sockets = trackSockets()
   const address = readDatabaseAddress(options.url, sockets.add)
-  const probeSql = connectPool(address, 1)
+  const beatSql = connectPool(address, 1)
+  const beat = options.beat ?? plainBeat
   const heartbeat = startHeartbeat({
-    async probe() {
+    everyMs: beat.everyMs,
+    async beat() {
+      sockets.mark()
       await sockets.settled()
-      await withDeadline(() => probeSql`select 1`.simple(), PROBE_DEADLINE_MS)
+      return withDeadline(() => beat.ask(beatSql), BEAT_DEADLINE_MS)
     },
-    beforeProbe: sockets.mark,
     onFailure(error) {
       // Half-open connections: nothing comes back, and nothing says so.
       if (error instanceof StorageFault && error.code === CALL_TIMEOUT) sockets.destroySilent()
@@ -85,14 +102,15 @@ export async function openDatabases<Name extends string>(options: {
   })
   try {
     await heartbeat.first
-    await requireVersion(probeSql, address)
+    await requireVersion(beatSql, address)
   } catch (error) {
     heartbeat.stop()
-    await probeSql.end({ timeout: 1 })
+    await beatSql.end({ timeout: 1 })
     throw isOperatorError(error) ? error : unreachable(address, error)
   }
+  beat.onStart(heartbeat.beatNow)
 
-  const opened: Sql[] = [probeSql]
+  const opened: Sql[] = [beatSql]
   const running = new Set<Promise<unknown>>()
   const close = async () => {
     heartbeat.stop()
@@ -135,8 +153,6 @@ export async function openDatabases<Name extends string>(options: {
         call.then(forget, forget)
         return call
       },
-      lastHeardAt: heartbeat.lastHeardAt,
-      isFresh: heartbeat.isFresh,
       statementCount: () => statements,
       close,
     }

@@ -1,47 +1,53 @@
 import { performance } from 'node:perf_hooks'
 
 export type Heartbeat = {
-  /** Settles with the first probe; rejects as it did. */
+  /** Settles with the first beat; rejects as it did. */
   readonly first: Promise<void>
-  readonly lastHeardAt: () => number
-  readonly isFresh: () => boolean
+  /** Beats at once, or once more right after the beat that is under way. */
+  readonly beatNow: () => void
+  /** No beat begins after it. */
   readonly stop: () => void
 }
 
-const INTERVAL_MS = 2000
-/** Contract section 4: a replica serves from memory for at most 10 s after it last heard from the database. */
-const FRESH_FOR_MS = 10_000
 /** How long a database that is starting up is waited for. */
 const STARTING_UP_MS = 10_000
 const STARTING_UP_RETRY_MS = 250
 const CANNOT_CONNECT_NOW = '57P03'
 
-/**
- * Asks the database every 2 s whether it is there. An answer counts from when its question was sent: what it vouches
- * for is the state of the database at that moment or later, however long the answer took.
- */
+/** Asks the database again and again whether it is there. One question at a time. */
 export function startHeartbeat(options: {
-  readonly probe: () => Promise<unknown>
-  readonly beforeProbe: () => void
+  readonly everyMs: number
+  /** `again`: its answer is to be followed by another at once. */
+  readonly beat: () => Promise<'again' | 'later'>
   readonly onFailure: (error: unknown) => void
 }): Heartbeat {
-  let heardAt = Number.NEGATIVE_INFINITY
+  const { everyMs, beat, onFailure } = options
   let stopped = false
+  let running = false
+  let wanted = false
   let timer: NodeJS.Timeout | undefined
 
-  const beat = async () => {
-    const sentAt = performance.now()
-    options.beforeProbe()
-    await options.probe()
-    heardAt = sentAt
+  function run(): void {
+    clearTimeout(timer)
+    running = true
+    wanted = false
+    beat()
+      .then(
+        (next) => {
+          wanted ||= next === 'again'
+        },
+        (error: unknown) => onFailure(error),
+      )
+      .finally(() => {
+        running = false
+        schedule()
+      })
   }
 
-  const schedule = () => {
+  function schedule(): void {
     if (stopped) return
-    timer = setTimeout(() => {
-      beat().catch(options.onFailure).finally(schedule)
-    }, INTERVAL_MS)
-    timer.unref()
+    if (wanted) run()
+    else timer = setTimeout(run, everyMs).unref()
   }
 
   const first = async () => {
@@ -57,11 +63,17 @@ export function startHeartbeat(options: {
       }
     }
   }
+  running = true
 
   return {
-    first: first().then(schedule),
-    lastHeardAt: () => heardAt,
-    isFresh: () => performance.now() - heardAt <= FRESH_FOR_MS,
+    first: first().then(() => {
+      running = false
+      schedule()
+    }),
+    beatNow() {
+      wanted = true
+      if (!running && !stopped) run()
+    },
     stop() {
       stopped = true
       clearTimeout(timer)

@@ -166,6 +166,19 @@ async function reap(database: Database, retentionDays: number): Promise<'done' |
       ),
     )
   }
+  // Replicas that nobody has waited for since they went away without leaving. One that only slept comes back as a new one.
+  await database.run(() => sql`delete from replica where heard_at < now() - interval '1 minute'`)
+  // The minute is for a replica that is just joining: it does not show in the table yet.
+  await inBatches(() =>
+    database.run(
+      () => sql`
+        delete from invalidation where id = any(array(
+          select id from invalidation
+          where created_at < now() - interval '1 minute'
+            and id <= all(select seen from replica)
+          order by id limit ${batchRows} for update skip locked))`,
+    ),
+  )
   // Records that belong to no week we keep, such as those of a process with a wrong clock.
   await inBatches(() =>
     database.run(

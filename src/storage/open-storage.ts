@@ -10,6 +10,7 @@ import {
 import { startMaintenance } from './maintenance.ts'
 import { migrate, requireCurrentSchema } from './migrate.ts'
 import { startNotifications } from './notifications.ts'
+import { createReplica, type Replica } from './replica.ts'
 import type { StorageLog } from './storage-log.ts'
 
 /** The databases of a running broker, on PostgreSQL by URL or embedded. */
@@ -21,6 +22,8 @@ export type Storage = {
   readonly batches: Database
   /** What replicas tell each other, over a connection of its own. */
   readonly notices: Notices
+  /** What is kept in memory, and what the others must know of it. It joins when its memory is there. */
+  readonly replica: Replica
   close(): Promise<void>
 }
 
@@ -37,6 +40,8 @@ export async function openStorage(options: {
   /** Connections for calls; at most five more are opened. */
   readonly pool: number
   readonly retentionDays: number
+  /** For how long a replica serves from memory after it last heard from the database; the same on all. Default: 10 s. */
+  readonly freshForMs?: number
   readonly log: StorageLog
 }): Promise<Storage> {
   const { log, retentionDays } = options
@@ -56,18 +61,20 @@ export async function openStorage(options: {
       await migrateEmbedded(embedded, log)
     }
     const pools = { calls: options.pool, searches: searchConnections, batches: 1 }
-    const databases = await openDatabases({ url, pools })
+    const { freshForMs } = options
+    const replica = createReplica(freshForMs === undefined ? {} : { freshForMs })
+    const databases = await openDatabases({ url, pools, beat: replica.beat })
     opened.push(databases.calls.close)
     await requireCurrentSchema(databases.calls)
     const notices = startNotifications({ url })
-    opened.push(notices.stop)
+    opened.push(notices.stop, () => replica.leave())
     const maintenance = await startMaintenance({
       database: databases.calls,
       retentionDays,
       log,
     })
     opened.push(maintenance.stop)
-    return { ...databases, notices, close }
+    return { ...databases, notices, replica, close }
   } catch (error) {
     await close()
     throw error

@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { type Broker, openBroker } from '../../src/broker.ts'
+import { type Broker, type BrokerTimings, openBroker } from '../../src/broker.ts'
 import type { BrokerHooks } from '../../src/index.ts'
 import { createLog } from '../../src/log.ts'
 import {
@@ -69,10 +69,14 @@ export type ActivityRow = {
 
 /** A broker on `startBrokerServers`; `change` edits the configuration before it is used. */
 export async function startTestBroker(
-  options: BrokerServersOptions & { readonly hooks?: BrokerHooks } = {},
+  options: BrokerServersOptions & {
+    readonly hooks?: BrokerHooks
+    readonly timings?: BrokerTimings
+  } = {},
 ): Promise<TestBroker> {
   const { config, stop, ...servers } = await startBrokerServers(options)
-  return openTestBroker(servers, config, options.hooks, stop, true)
+  const { hooks = {}, timings = {} } = options
+  return openTestBroker(servers, config, { hooks, timings }, stop, true)
 }
 
 type Servers = Omit<BrokerServers, 'config' | 'stop'>
@@ -80,7 +84,7 @@ type Servers = Omit<BrokerServers, 'config' | 'stop'>
 async function openTestBroker(
   servers: Servers,
   config: TestConfig,
-  hooks: BrokerHooks | undefined,
+  own: { readonly hooks: BrokerHooks; readonly timings: BrokerTimings },
   stopServers: () => Promise<void>,
   ownsDatabase: boolean,
 ): Promise<TestBroker> {
@@ -88,7 +92,7 @@ async function openTestBroker(
   const logged: string[] = []
   const leaks: SecretFinding[] = []
   const log = createLog((line) => logged.push(line))
-  const broker = await openBroker(await configOf(config), hooks, log)
+  const broker = await openBroker(await configOf(config), own.hooks, log, own.timings)
   const url = await broker.listen()
 
   async function ask(path: string, init: RequestInit): Promise<Answer> {
@@ -164,12 +168,12 @@ async function openTestBroker(
         WHERE user_id = ${person} AND upstream = ${upstream}`
     },
     async startBeside(change) {
-      const own = structuredClone(config)
-      own.listen = { port: 0 }
-      own.data_dir = await mkdtemp(join(tmpdir(), 'onbehalf-test-'))
-      change?.(own)
-      const removeDirectory = () => rm(own.data_dir, { recursive: true, force: true })
-      return openTestBroker(servers, own, hooks, removeDirectory, false)
+      const beside = structuredClone(config)
+      beside.listen = { port: 0 }
+      beside.data_dir = await mkdtemp(join(tmpdir(), 'onbehalf-test-'))
+      change?.(beside)
+      const removeDirectory = () => rm(beside.data_dir, { recursive: true, force: true })
+      return openTestBroker(servers, beside, own, removeDirectory, false)
     },
     async stop() {
       for (const path of ['/metrics', '/openapi.json']) {

@@ -1,7 +1,7 @@
 import type { CredentialKey } from '../credential.ts'
 
 /** What a notice is about; which person, connection or server it is stays a hash. */
-export type NoticeTopic = 'credential'
+export type NoticeTopic = 'credential' | 'invalidation' | 'replica'
 
 /**
  * Hears within milliseconds what replicas tell each other. Only ever a wake-up: a notice says that a row is worth a look and

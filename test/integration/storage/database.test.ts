@@ -195,7 +195,7 @@ describe('a database that goes away', () => {
 
 // Each of these waits for a limit of several seconds, so they wait together.
 describe.concurrent('in the end', () => {
-  it('a call that is never answered fails, nothing counts as fresh 10 s after the last answer, and all works again after it', async (test) => {
+  it('a call that is never answered fails, and all works again after it', async (test) => {
     const { url, drop } = await createTestDatabase()
     test.onTestFinished(drop)
     const door = await startTcpDoor(url)
@@ -203,22 +203,15 @@ describe.concurrent('in the end', () => {
     const database = await openDatabase({ url: new Secret(door.url), pool: 2 })
     test.onTestFinished(database.close)
     test.expect(await outcomeOf(database.run(() => database.sql`select 1`))).toBe('fine')
-    test.expect(database.isFresh()).toBe(true)
     door.stall()
-    const heardAt = database.lastHeardAt()
     test
       .expect(await outcomeOf(database.run(() => database.sql`select 1`)))
       .toMatch(/^storage_unavailable: /)
-    await test.expect.poll(() => database.isFresh(), { timeout: 15_000 }).toBe(false)
-    test.expect(performance.now() - heardAt).toBeGreaterThan(10_000)
-    // One more probe may have been on its way.
-    test.expect(database.lastHeardAt()).toBeLessThan(heardAt + 5000)
     door.shut()
     door.open()
     await test.expect
       .poll(() => outcomeOf(database.run(() => database.sql`select 1`)), { timeout: 15_000 })
       .toBe('fine')
-    await test.expect.poll(() => database.isFresh(), { timeout: 10_000 }).toBe(true)
   }, 60_000)
 
   it('a statement that takes too long is ended by the server', async ({ onTestFinished }) => {
@@ -292,7 +285,7 @@ describe('pools', () => {
     expect(order).toEqual(['call', 'search'])
   })
 
-  it('count the statements that were sent, and not the probes', async () => {
+  it('count the statements that were sent, and not the heartbeats', async () => {
     const { database } = await testDatabase()
     const before = database.statementCount()
     await database.run(() => database.sql`select 1`)

@@ -1,0 +1,31 @@
+import type { CredentialMemory } from './credential-memory.ts'
+import { memoryKey } from './credential-memory.ts'
+import type { createCredentialResolver } from './credential-resolver.ts'
+import type { ReplicaMemory } from './ports/replicas.ts'
+import type { Upstream } from './upstream.ts'
+
+/**
+ * All that this process keeps in memory of the database, behind one door: whatever is removed, here or on another replica, is
+ * forgotten everywhere in the house at once. Whoever comes to keep more (a gateway its streams) is told here.
+ */
+export function createReplicaMemory(ports: {
+  readonly upstreams: ReadonlyMap<string, Upstream>
+  readonly credentials: Pick<CredentialMemory, 'forget' | 'forgetAll'>
+  readonly resolver: Pick<ReturnType<typeof createCredentialResolver>, 'startAfresh'>
+}): ReplicaMemory {
+  const { upstreams, credentials, resolver } = ports
+  return {
+    forget(person, upstream) {
+      for (const name of upstream === undefined ? upstreams.keys() : [upstream]) {
+        const key = memoryKey(person, name)
+        credentials.forget(key)
+        resolver.startAfresh(key)
+      }
+    },
+    forgetAll() {
+      credentials.forgetAll()
+      resolver.startAfresh()
+    },
+    cutOff() {},
+  }
+}

@@ -1,0 +1,26 @@
+import type { PersonId } from '../core/caller.ts'
+import type { Sql } from './connections.ts'
+import { notify } from './notice-channel.ts'
+
+/**
+ * Two CTEs, to stand last in the WITH of the statement that changes what replicas keep in memory: they get told with its commit, or
+ * not at all. `changed` is the CTE that changes the rows. It comes first, so that whoever holds the counter waits for nobody, and the
+ * counter is held until the commit, so that ids become visible in their order.
+ */
+export function invalidation(
+  sql: Sql,
+  { issuer, userId, upstream }: PersonId & { readonly upstream: string | undefined },
+  changed: string,
+) {
+  return sql`
+    counted AS (
+      UPDATE invalidation_counter SET last = last + 1
+      WHERE (SELECT count(*) FROM ${sql(changed)}) >= 0
+      RETURNING last
+    ),
+    told AS (
+      INSERT INTO invalidation (id, issuer, user_id, upstream)
+      SELECT last, ${issuer}::text, ${userId}::text, ${upstream ?? null}::text FROM counted
+      RETURNING ${notify(sql, 'invalidation', 'made')}
+    )`
+}
