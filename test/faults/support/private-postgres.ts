@@ -1,0 +1,40 @@
+import { readFile, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Secret } from '../../../src/core/secret.ts'
+import { claimDataDirectory } from '../../../src/storage/data-directory.ts'
+import { openDatabase } from '../../../src/storage/database.ts'
+import { clusterPaths } from '../../../src/storage/embedded/cluster.ts'
+import { startEmbedded } from '../../../src/storage/embedded/embedded-postgres.ts'
+import { migrate } from '../../../src/storage/migrate.ts'
+import type { TestDatabase } from '../../support/database.ts'
+
+/** A PostgreSQL of one scenario's own, with fsync, which comes back after whatever ends it. */
+export type PrivatePostgres = TestDatabase & {
+  /** SIGINT: fast shutdown. SIGKILL: a crash, with recovery. */
+  readonly signal: (signal: 'SIGINT' | 'SIGKILL') => Promise<void>
+}
+
+export async function startPrivatePostgres(): Promise<PrivatePostgres> {
+  const dataDir = await mkdtemp(join(tmpdir(), 'onbehalf-faults-database-'))
+  const directory = await claimDataDirectory(dataDir)
+  const server = await startEmbedded({ directory, log: { info() {}, warn() {} } })
+  const url = server.url
+  await migrate(new Secret(url.reveal()))
+  const database = await openDatabase({ url, pool: 3 })
+  const paths = clusterPaths(directory.path)
+  return {
+    url: url.reveal(),
+    database,
+    async signal(signal) {
+      const file = await readFile(join(paths.cluster, 'postmaster.pid'), 'utf8')
+      process.kill(Number(file.split('\n')[0]), signal)
+    },
+    async drop() {
+      await database.close()
+      await server.stop()
+      await directory.release()
+      await rm(dataDir, { recursive: true, force: true, maxRetries: 5 })
+    },
+  }
+}
