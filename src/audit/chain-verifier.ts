@@ -43,6 +43,12 @@ export type ChainVerifier = {
   finish(heads: readonly ChainHead[]): readonly Finding[]
   /** Writers that are in the log or ought to be. */
   writers(): number
+  /** Records whose hash is not known, and is needed to check the one behind. */
+  wanted(): readonly { readonly writer: string; readonly seq: number }[]
+  /** The hash of one of those. */
+  learn(head: ChainHead): void
+  /** What is right among the rows that came: runs that follow from each other, with the hash of their last one. */
+  soundRuns(): readonly (RemovedRun & { readonly writer: string })[]
 }
 
 /** A row that stands in a chain. */
@@ -258,7 +264,45 @@ export function createChainVerifier(expected: ChainExpectations): ChainVerifier 
     })
   }
 
-  return { add, finish, writers: () => chains.size }
+  function learn({ writer, seq, hash }: ChainHead): void {
+    const chain = chains.get(writer)
+    const run = chain?.runs.find(({ first }) => first === seq + 1)
+    if (chain !== undefined && run !== undefined) checkFirst(chain, run, hash)
+  }
+
+  function* soundRunsOf(chain: Chain): Generator<RemovedRun> {
+    const bad = new Map<number, Buffer>()
+    for (const { seq } of [...chain.findings, ...chain.doubles]) bad.set(seq, noHash)
+    for (const { seq, previous = noHash } of chain.suspects) bad.set(seq, previous)
+    const numbers = [...bad.keys()].toSorted((one, other) => one - other)
+    for (const run of chain.runs) {
+      // Nothing is known of what was before its first row, so that one may have been put there from elsewhere.
+      let first = run.firstRow === undefined ? run.first : run.first + 1
+      for (const seq of numbers) {
+        if (seq < first || seq > run.last) continue
+        if (seq > first) yield { first, last: seq - 1, lastHash: bad.get(seq) ?? noHash }
+        first = seq + 1
+      }
+      if (first <= run.last) yield { first, last: run.last, lastHash: run.lastHash }
+    }
+  }
+
+  return {
+    add,
+    finish,
+    writers: () => chains.size,
+    wanted: () =>
+      [...chains].flatMap(([writer, { runs }]) =>
+        runs
+          .filter(({ firstRow }) => firstRow !== undefined)
+          .map(({ first }) => ({ writer, seq: first - 1 })),
+      ),
+    learn,
+    soundRuns: () =>
+      [...chains].flatMap(([writer, chain]) =>
+        [...soundRunsOf(chain)].map((run) => ({ ...run, writer })),
+      ),
+  }
 }
 
 function linkOf(row: ChainedRow, seq: number, previous: Buffer): Buffer {

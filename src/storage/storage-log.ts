@@ -12,5 +12,4 @@ export type StorageEvent =
   /** The embedded database's user may pass directories that are closed to it; move them to make that unnecessary. */
   | { readonly event: 'database_has_capability'; readonly capability: string }
   | { readonly event: 'database_migrated'; readonly migrations: number }
-  | { readonly event: 'activity_week_dropped'; readonly week: string }
   | { readonly event: 'maintenance_failed'; readonly code: string | null }

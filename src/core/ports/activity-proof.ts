@@ -46,6 +46,24 @@ export type SignedRemoval = ActivityRemoval & {
   readonly signature: string
 }
 
+/** What is signed: where chains stood at one moment. A long list comes in parts, each signed by itself. */
+export type CheckpointContent = {
+  /** RFC 3339, by the database's clock. */
+  readonly at: string
+  /** Every writer is in it, over all parts; otherwise those that moved since the last complete one of the same process. */
+  readonly complete: boolean
+  readonly part: number
+  readonly parts: number
+  readonly writers: readonly {
+    readonly writer: string
+    /** The first record that the retention has left. */
+    readonly from: number
+    readonly seq: number
+    /** Of record `seq`, hexadecimal. */
+    readonly hash: string
+  }[]
+}
+
 /** A checkpoint as the table has it, unread. */
 export type CheckpointRow = {
   readonly id: number
@@ -65,18 +83,18 @@ export interface ActivityProofRecords {
   /** The log, and what is about to be removed from it. */
   tables(): Promise<readonly string[]>
 
-  /** At most `limit` rows of one of `tables` in the order of time and id, behind `after`. */
+  /** At most `limit` rows of one of `tables` in the order of time and id, behind `after`; undefined when the table is gone. */
   rows(
     table: string,
     after: ActivityRowPosition | undefined,
     limit: number,
-  ): Promise<{
-    readonly rows: readonly ActivityRow[]
-    readonly next: ActivityRowPosition | undefined
-  }>
-
-  /** Roughly how many rows there are, without counting them. */
-  estimate(): Promise<number>
+  ): Promise<
+    | {
+        readonly rows: readonly ActivityRow[]
+        readonly next: ActivityRowPosition | undefined
+      }
+    | undefined
+  >
 
   /** In the order of their ids, behind `after`. */
   removals(
@@ -91,9 +109,38 @@ export interface ActivityProofRecords {
   /** In the order of their ids, behind `after`. */
   checkpoints(after: number, limit: number): Promise<readonly CheckpointRow[]>
 
-  addCheckpoint(checkpoint: {
-    readonly content: object
-    readonly complete: boolean
-    readonly signed: ActivitySignature
-  }): Promise<void>
+  addCheckpoint(content: CheckpointContent, signed: ActivitySignature): Promise<void>
+}
+
+/** One thing that is wrong with the log. */
+export type ActivityFinding = {
+  readonly kind: 'edited' | 'removed' | 'inserted' | 'reordered' | 'tail_cut' | 'writer_missing'
+  /** Null for a record that claims no writer; `activity_checkpoint` for checkpoints themselves. */
+  readonly writer: string | null
+  /** The first record concerned, and the last one. */
+  readonly seq: number | null
+  readonly through: number | null
+}
+
+export type ActivityVerdict = {
+  readonly findings: readonly ActivityFinding[]
+  /** How many records were looked at. */
+  readonly records: number
+  readonly writers: number
+  /** Records from before there was a chain, which nothing is known of. */
+  readonly unchained: number
+  /** Records that the retention removed. */
+  readonly removed: number
+  /** Signed checkpoints that the log was compared with. */
+  readonly checkpoints: number
+}
+
+/** Checks the whole log. */
+export interface ActivityVerifier {
+  /** @throws BrokerError storage_unavailable, and the signal's reason */
+  verify(options: {
+    readonly signal: AbortSignal
+    /** Records looked at so far, and about how many there are. */
+    readonly onProgress?: (done: number, total: number) => void
+  }): Promise<ActivityVerdict>
 }

@@ -114,39 +114,52 @@ describe('partitions of the activity log', () => {
   })
 })
 
-describe('retention', () => {
-  it('drops whole weeks that ended before it, and keeps the week it begins in', async () => {
+describe('what is kept of the proof', () => {
+  it('are the hourly checkpoints for the retention, and those in between for two days', async () => {
     const test = await testDatabase()
-    const old = await record(test, 45)
-    const kept = [await record(test, 29), await record(test, 0)]
-    await test.run(90)
-    expect(Object.keys(await places(test))).toHaveLength(3)
-    await test.run(30)
-    expect(Object.keys(await places(test)).toSorted()).toEqual(kept.toSorted())
-    expect(Object.keys(await places(test))).not.toContain(old)
-    expect(test.events).toEqual([
-      {
-        event: 'activity_week_dropped',
-        week: expect.stringMatching(/^activity_\d{4}w\d{2}$/) as string,
-      },
+    const { sql, run } = test.database
+    for (const [days, complete] of [
+      [1, false],
+      [3, false],
+      [3, true],
+      [91, true],
+    ] as const) {
+      await run(
+        () => sql`insert into activity_checkpoint (made_at, complete, checkpoint, key_id, signature)
+          values (now() - ${days} * interval '1 day', ${complete}, '{}', 'k', 's')`,
+      )
+    }
+    await test.run()
+    const left = await run(
+      () =>
+        sql`select complete, extract(day from now() - made_at)::int as days from activity_checkpoint order by id`,
+    )
+    expect([...left]).toEqual([
+      { complete: false, days: 1 },
+      { complete: true, days: 3 },
     ])
   })
 
-  it('removes older records that belong to no week', async () => {
+  it('are batches for a day, and longer where a destination has not got them', async () => {
     const test = await testDatabase()
-    const kept = await record(test, 1)
-    await record(test, 400)
-    await test.run(90)
-    expect(Object.keys(await places(test))).toEqual([kept])
-  })
-
-  it('may be applied by two replicas at once', async () => {
-    const test = await testDatabase()
-    for (const age of [60, 67, 74, 0]) await record(test, age)
-    await test.run(90)
-    await Promise.allSettled([test.run(30), test.run(30)])
-    await test.run(30)
-    expect(Object.keys(await places(test))).toHaveLength(1)
+    const { sql, run } = test.database
+    for (const days of [100, 5, 3, 2, 0]) {
+      await run(
+        () => sql`insert into activity_batch (arrived_at, writer, first_seq, last_seq, min_occurred_at, max_occurred_at)
+          values (now() - ${days} * interval '1 day', ${randomUUID()}, 1, 1, now(), now())`,
+      )
+    }
+    const left = async () =>
+      (await run(() => sql`select id from activity_batch order by id`)).map(({ id }) => Number(id))
+    await run(
+      () => sql`insert into activity_destination (id, batch_id, seen_at) values
+      ('slow', 2, now()), ('quick', 4, now()), ('gone', 0, now() - interval '8 days')`,
+    )
+    await test.run()
+    expect(await left()).toEqual([3, 4, 5])
+    await run(() => sql`delete from activity_destination`)
+    await test.run()
+    expect(await left()).toEqual([5])
   })
 })
 
