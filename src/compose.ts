@@ -1,8 +1,11 @@
 import { randomUUID } from 'node:crypto'
+import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createAcquisitionMethods, createAuthorizationClient } from './acquisition/index.ts'
-import { createAuditRecorder } from './audit/recorder.ts'
+import { storeRecord } from './audit/direct-record.ts'
+import { type AuditRecorder, createAuditRecorder } from './audit/recorder.ts'
+import { uuidV7 } from './audit/uuid-v7.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { createArrivals } from './core/arrivals.ts'
 import type { AuditReason, AuditRecord } from './core/audit-event.ts'
@@ -30,6 +33,7 @@ import { createTokenEndpointPauses } from './core/token-endpoint-pauses.ts'
 import type { CredentialMode } from './core/upstream.ts'
 import { createApp } from './http/app.ts'
 import type { HttpApp } from './http/http-env.ts'
+import type { Secret } from './core/secret.ts'
 import { createMetricsApp } from './http/routes/metrics.ts'
 import { createAuthenticator } from './identity/authenticator.ts'
 import { createProtectedResources } from './identity/challenge.ts'
@@ -61,8 +65,10 @@ import { createSessionRecords } from './storage/session-records.ts'
 export type Databases = {
   readonly calls: Database
   readonly searches: Database
-  readonly batches: Database
+  /** For the writer of the activity log. */
+  readonly databaseUrl: Secret
   readonly notices: Notices
+import { startWriter } from './writer.ts'
   readonly replica: Replicas
 }
 
@@ -88,9 +94,6 @@ export type ComposedBroker = {
   stop(graceMs: number): Promise<void>
 }
 
-/** Records that wait for the database at most: some 15 MB of memory. */
-const auditCapacity = 50_000
-
 /** Joins the rooms. The only place that knows them all. */
 export function compose(options: {
   readonly config: BrokerConfig
@@ -107,13 +110,7 @@ export function compose(options: {
   const sealer = createEnvelope(keyring)
   const keyCheck = keyCheckOf(keyring, databases.calls)
 
-  const recorder = createAuditRecorder({
-    store: createActivityBatches(databases.batches),
-    clock,
-    capacity: auditCapacity,
-    whenFull: config.audit.whenFull,
-    log,
-  })
+  const recorder = recorderOf(options, clock)
   const metrics = createMetrics({ auditStats: () => recorder.stats() })
   const audit = metrics.countRecords(recorder)
   const activity = createActivityStore(databases.searches)
@@ -205,7 +202,7 @@ export function compose(options: {
         name: 'database',
         isReady: async () => databases.replica.isFresh() && (await answers(keyCheck.matches())),
       },
-      { name: 'spool', isReady: () => recorder.stats().depth < auditCapacity },
+      { name: 'spool', isReady: () => recorder.isReady() },
       { name: 'keys', isReady: () => isWell(keyCheck.matches()) },
     ],
     metrics: config.listen.metrics === undefined ? metrics : undefined,
@@ -295,15 +292,9 @@ const rewrapRecordMs = 3000
 function startKeyRewrapRecord(database: Database) {
   const clock: Clock = { now: () => new Date() }
   const startedAt = clock.now()
-  const recorder = createAuditRecorder({
-    store: createActivityBatches(database),
-    clock,
-    capacity: 1,
-    whenFull: 'drop',
-    log: { error: () => {}, info: () => {} },
-  })
+  const store = createActivityBatches(database)
   return async (reason: AuditReason | undefined): Promise<boolean> => {
-    recorder.record({
+    const record: AuditRecord = {
       requestId: randomUUID(),
       startedAt,
       type: 'administration',
@@ -311,13 +302,31 @@ function startKeyRewrapRecord(database: Database) {
       userId: undefined,
       issuer: undefined,
       upstream: undefined,
+function recorderOf(
+  { config, databases, log }: Parameters<typeof compose>[0],
+  clock: Clock,
+): AuditRecorder {
+  const directory = join(config.dataDir, 'spool')
+  const writer = uuidV7(clock.now().getTime())
+  return createAuditRecorder({
+    directory,
+    writer,
+    startWriter: (ports) =>
+      startWriter({ ...ports, directory, writer, databaseUrl: databases.databaseUrl }),
+    clock,
+    durability: config.audit.durability,
+    limitBytes: config.audit.spoolLimitBytes,
+    whenFull: config.audit.whenFull,
+    log,
+  })
+}
+
       action: 'key_rewrap',
       method: 'unknown',
       outcome: reason === undefined ? 'success' : 'failure',
       reason,
-    })
-    await recorder.stop(rewrapRecordMs)
-    return recorder.stats().dropped === 0
+    }
+    return storeRecord({ record, store, clock, deadlineMs: rewrapRecordMs })
   }
 }
 

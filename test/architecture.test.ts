@@ -47,7 +47,17 @@ const packageRooms: Readonly<Record<string, readonly string[]>> = {
 }
 
 /** Files that belong to no room: the edge, the library's face, the wiring. */
-const rootFiles = ['main.ts', 'index.ts', 'compose.ts', 'broker.ts', 'log.ts', 'version.ts']
+const rootFiles = [
+  'activity-proof.ts',
+  'main.ts',
+  'index.ts',
+  'compose.ts',
+  'broker.ts',
+  'log.ts',
+  'version.ts',
+  'writer-entry.ts',
+  'writer.ts',
+]
 
 type Import = { readonly from: string; readonly to: string; readonly typeOnly: boolean }
 

@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { createHash } from 'node:crypto'
 import {
   type AuditDetails,
   type AuditRecord,
@@ -9,6 +9,7 @@ import {
   auditTypes,
 } from '../core/audit-event.ts'
 import type { ActivityLine } from '../core/ports/activity-batches.ts'
+import { uuidV7At, uuidV7Time } from './uuid-v7.ts'
 
 /** An index entry holds 2,704 bytes, and a row that does not fit would be a record lost. */
 const LONGEST_ID = 500
@@ -34,45 +35,37 @@ export function createActivityLineEncoder(): (record: AuditRecord, nowMs: number
   let lastMs = Number.NaN
   let idTime = ''
   let occurredAt = ''
-  let sequence = 0
+  let counter = 0
 
   return (record, nowMs) => {
     if (nowMs === lastMs) {
-      sequence = (sequence + 1) & 0xfff
+      counter = (counter + 1) & 0xfff
     } else {
       lastMs = nowMs
-      sequence = 0
-      const hex = nowMs.toString(16).padStart(12, '0')
-      idTime = `${hex.slice(0, 8)}-${hex.slice(8)}-7`
+      counter = 0
+      idTime = uuidV7Time(nowMs)
       occurredAt = new Date(nowMs).toISOString()
     }
-    // UUIDv7 (RFC 9562 §5.7): the record's own millisecond, a counter in rand_a (§6.2 method 1), 62 random bits.
-    const id = `${idTime}${sequence.toString(16).padStart(3, '0')}${randomUUID().slice(18)}`
+    const id = uuidV7At(idTime, counter)
     const elapsedMs = nowMs - record.startedAt.getTime()
-    return [
-      id,
-      occurredAt,
-      idText(record.requestId),
-      closed(types, record.type ?? 'credential_broker', 'type'),
-      idText(record.userId),
-      idText(record.issuer),
-      closed(actorKinds, record.actor.kind, 'actor.kind'),
-      idText(record.actor.id),
-      idText(record.upstream),
-      closed(actions, record.action, 'action'),
-      closed(methods, record.method, 'method'),
-      closed(outcomes, record.outcome, 'outcome'),
-      record.reason === undefined ? '' : closed(reasons, record.reason, 'reason'),
-      // Negative when the clock was set back meanwhile.
-      elapsedMs > 0 ? elapsedMs : 0,
-      detailsText(record.details),
-    ].join('\t')
+    // Negative when the clock was set back meanwhile.
+    const durationMs = elapsedMs > 0 ? elapsedMs : 0
+    const who = `${idText(record.userId)}\t${idText(record.issuer)}\t${closed(actorKinds, record.actor.kind, 'actor.kind')}\t${idText(record.actor.id)}`
+    const what = `${closed(actions, record.action, 'action')}\t${closed(methods, record.method, 'method')}`
+    const end = `${closed(outcomes, record.outcome, 'outcome')}\t${record.reason === undefined ? '' : closed(reasons, record.reason, 'reason')}`
+    return `${id}\t${occurredAt}\t${idText(record.requestId)}\t${closed(types, record.type ?? 'credential_broker', 'type')}\t${who}\t${idText(record.upstream)}\t${what}\t${end}\t${durationMs}\t${detailsText(record.details)}`
   }
 }
 
 /** The id of the record in a line. */
 export function idOfLine(line: ActivityLine): string {
   return line.slice(0, line.indexOf('\t'))
+}
+
+/** When the record was made, as RFC 3339 with milliseconds. */
+export function occurredAtOfLine(line: ActivityLine): string {
+  const start = line.indexOf('\t') + 1
+  return line.slice(start, line.indexOf('\t', start))
 }
 
 function idText(id: string | undefined): string {

@@ -6,6 +6,8 @@ export type Losses = {
   readonly add: (cause: AuditLossCause, count: number) => void
   /** One record that the database refuses. */
   readonly addRefused: (id: string) => void
+  /** Records of a damaged spool, of which the log knows already. */
+  readonly addDamaged: (count: number) => void
   /** Says what has not been said yet. */
   readonly close: () => void
 }
@@ -73,6 +75,7 @@ export function createLosses(ports: {
       ports.log.error({ event: 'activity_record_refused', id })
       if (quiet === undefined) beQuiet()
     },
+    addDamaged: count,
     close() {
       clearTimeout(quiet)
       say()

@@ -31,6 +31,8 @@ export type BrokerConfig = {
   /** Origins that connect may send a person back to, besides `publicUrl`. */
   readonly returnTo: readonly string[]
   readonly audit: {
+    readonly durability: 'process' | 'disk'
+    readonly spoolLimitBytes: number
     readonly whenFull: 'refuse' | 'drop'
     readonly retentionDays: number
   }

@@ -27,6 +27,8 @@ export function buildConfig(file: ConfigFile, path: string, report: Report): Bro
     upstreams: buildUpstreams(file, report),
     returnTo: file.return_to,
     audit: {
+      durability: file.audit.durability,
+      spoolLimitBytes: file.audit.spool_limit,
       whenFull: file.audit.when_full,
       retentionDays: file.audit.retention / daySeconds,
     },

@@ -25,8 +25,6 @@ export function refuseWhatIsNotYet(file: ConfigFile, report: Report): void {
     refuse(['identity', 'services', index, 'may_offboard'], service.may_offboard)
   }
   const { audit } = file
-  refuse(['audit', 'durability'], audit.durability !== 'process')
-  refuse(['audit', 'spool_limit'], audit.spool_limit !== 1024 ** 3)
   refuse(['audit', 'destinations'], audit.destinations.length > 0)
   refuse(['allowed_origins'], file.allowed_origins.length > 0)
   for (const [name, value] of Object.entries(file.authorization_server)) {

@@ -71,7 +71,9 @@ const audit = z
     durability: z
       .enum(['process', 'disk'])
       .default('process')
-      .describe('disk is not available yet.'),
+      .describe(
+        'process: a record survives the end of the process. disk: a power cut too; each call waits for the disk.',
+      ),
     when_full: z
       .enum(['refuse', 'drop'])
       .default('refuse')
@@ -82,7 +84,7 @@ const audit = z
       .describe('How long records are kept; whole weeks are dropped.'),
     spool_limit: size()
       .prefault('1GiB')
-      .describe('Per process. Other values are not available yet.'),
+      .describe('Per process: of records that are not in the database yet, 1MiB or more.'),
     destinations: z
       .array(
         z.strictObject({

@@ -140,6 +140,7 @@ export function createConnections(ports: {
     if (taken !== undefined) finish(options, taken)
     // Also where there was nothing: another call may have removed it just now, and still be waiting.
     await replicas.caughtUp()
+    if (taken !== undefined) await audit.settled()
   }
 
   function finish(

@@ -36,31 +36,41 @@ export function createEmbeddedResolver(ports: {
 }): EmbeddedResolver {
   const { upstreams, authenticator, resolver, refusals, newRequestId, clock } = ports
   return {
-    async resolve({ upstream: name, subjectToken, rejected }) {
-      const call = { requestId: newRequestId(), startedAt: clock.now(), actor }
+    async resolve(asked) {
       refusals.admit()
-      const upstream = upstreams.get(name)
-      const refused = (error: BrokerError): BrokerError => {
-        refusals.refused({ ...call, person: undefined, upstream, reason: auditReasonOf(error) })
-        return error
+      try {
+        return await resolve(asked)
+      } finally {
+        await refusals.settled()
       }
-      if (upstream === undefined) throw refused(new BrokerError('unknown_upstream'))
-      const person = await verify(subjectToken, upstream).catch((error: unknown) => {
-        if (!isBrokerError(error)) throw error
-        const isBadToken = isBrokerError(error, 'unauthenticated', 'insufficient_scope')
-        throw refused(
-          isBadToken ? new BrokerError('invalid_subject_token', { cause: error }) : error,
-        )
-      })
-      return resolver.resolve({
-        ...call,
-        person,
-        subjectToken: new Secret(subjectToken),
-        service: undefined,
-        upstream,
-        rejected,
-      })
     },
+  }
+
+  async function resolve({
+    upstream: name,
+    subjectToken,
+    rejected,
+  }: Parameters<EmbeddedResolver['resolve']>[0]): Promise<ResolvedCredential> {
+    const call = { requestId: newRequestId(), startedAt: clock.now(), actor }
+    const upstream = upstreams.get(name)
+    const refused = (error: BrokerError): BrokerError => {
+      refusals.refused({ ...call, person: undefined, upstream, reason: auditReasonOf(error) })
+      return error
+    }
+    if (upstream === undefined) throw refused(new BrokerError('unknown_upstream'))
+    const person = await verify(subjectToken, upstream).catch((error: unknown) => {
+      if (!isBrokerError(error)) throw error
+      const isBadToken = isBrokerError(error, 'unauthenticated', 'insufficient_scope')
+      throw refused(isBadToken ? new BrokerError('invalid_subject_token', { cause: error }) : error)
+    })
+    return resolver.resolve({
+      ...call,
+      person,
+      subjectToken: new Secret(subjectToken),
+      service: undefined,
+      upstream,
+      rejected,
+    })
   }
 
   async function verify(token: string, upstream: Upstream) {

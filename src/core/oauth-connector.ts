@@ -148,9 +148,20 @@ export function createOAuthConnector(ports: {
   }
 
   const complete: OAuthConnector['complete'] = async (options) => {
-    const { upstream, person, browser } = options
     const callback = parseCallbackParameters(options.params)
     audit.admit()
+    try {
+      return await completeAdmitted(options, callback)
+    } finally {
+      await audit.settled()
+    }
+  }
+
+  async function completeAdmitted(
+    options: Parameters<OAuthConnector['complete']>[0],
+    callback: ReturnType<typeof parseCallbackParameters>,
+  ): Promise<{ readonly redirectTo: string }> {
+    const { upstream, person, browser } = options
     const record = (reason: AuditReason | undefined) => recordConnect(options, reason)
     let flow: ConnectFlow | undefined
     try {

@@ -54,6 +54,7 @@ export function createResolutionRecorder(ports: {
   return {
     admit: () => audit.admit(),
     succeeded: (request, action) => recordCall(request, action, undefined),
+    settled: () => audit.settled(),
     failed: (request, action, error) => recordCall(request, action, auditReasonOf(error)),
     whenDone(request, action, renewal) {
       const requestId = newRequestId()

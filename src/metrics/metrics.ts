@@ -5,8 +5,13 @@ import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
 import type { AuditSink } from '../core/ports/audit-sink.ts'
 import type { AuthorizationClient } from '../core/ports/authorization-client.ts'
 
-/** What the audit queue says of itself. */
-export type AuditStats = { readonly bytes: number; readonly dropped: number }
+/** What the audit spool says of itself. */
+export type AuditStats = {
+  readonly depth: number
+  readonly bytes: number
+  readonly ageSeconds: number
+  readonly dropped: number
+}
 
 /** Prometheus metrics. Labels come from closed sets and configured names; never a person, a token or a URL. */
 export interface Metrics {
@@ -52,17 +57,35 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
     help: 'Stored credentials that did not open or did not belong where they stood.',
     registers: [registry],
   })
-  const waiting = new Gauge({
-    name: 'onbehalf_audit_spool_bytes',
-    help: 'Records accepted and not yet in the database, in bytes.',
-    registers: [],
-    collect() {
-      this.set(ports.auditStats().bytes)
-    },
-  })
+  const waiting = [
+    new Gauge({
+      name: 'onbehalf_audit_spool_bytes',
+      help: 'Records accepted and not yet in the database, in bytes.',
+      registers: [],
+      collect() {
+        this.set(ports.auditStats().bytes)
+      },
+    }),
+    new Gauge({
+      name: 'onbehalf_audit_spool_records',
+      help: 'Records of this process accepted and not yet in the database.',
+      registers: [],
+      collect() {
+        this.set(ports.auditStats().depth)
+      },
+    }),
+    new Gauge({
+      name: 'onbehalf_audit_spool_age_seconds',
+      help: 'How long the oldest record has been on its way into the database.',
+      registers: [],
+      collect() {
+        this.set(ports.auditStats().ageSeconds)
+      },
+    }),
+  ]
   const dropped = new Counter({
     name: 'onbehalf_audit_dropped_total',
-    help: 'Records that were lost because the queue was full or the process had to stop.',
+    help: 'Records that are not in the activity log: the spool was full or failed, or the database refused them.',
     registers: [],
     collect() {
       this.reset()
@@ -70,7 +93,7 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
     },
   })
   registry.registerMetric(resolves)
-  registry.registerMetric(waiting)
+  for (const gauge of waiting) registry.registerMetric(gauge)
   registry.registerMetric(dropped)
   for (const result of ['success', 'failure']) refreshes.inc({ result }, 0)
 
@@ -112,6 +135,7 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
         count(record)
         sink.record(record)
       },
+      settled: () => sink.settled(),
     }),
     countTokenRequests(method) {
       const acquire = method.acquire?.bind(method)
@@ -120,13 +144,14 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
         ...(acquire === undefined
           ? {}
           : {
-              acquire: (upstream, subjectToken) =>
-                counted(upstream.name, () => acquire(upstream, subjectToken)),
+              acquire: (upstream, subjectToken, watch) =>
+                counted(upstream.name, () => acquire(upstream, subjectToken, watch)),
             }),
-        refresh: (upstream, refreshToken, scopes) =>
+        refresh: (upstream, refreshToken, scopes, watch) =>
           countedRefresh(() =>
-            counted(upstream.name, () => method.refresh(upstream, refreshToken, scopes)),
+            counted(upstream.name, () => method.refresh(upstream, refreshToken, scopes, watch)),
           ),
+        readRefresh: (upstream, answer) => method.readRefresh(upstream, answer),
         revoke: (upstream, token, hint) => method.revoke(upstream, token, hint),
       }
     },

@@ -18,8 +18,8 @@ export type Storage = {
   readonly calls: Database
   /** A pool of its own: a search that takes seconds keeps no call waiting. */
   readonly searches: Database
-  /** One connection: batches wait for each other anyway. */
-  readonly batches: Database
+  /** For the writer of the activity log, which has a thread and a connection of its own. */
+  readonly databaseUrl: Secret
   /** What replicas tell each other, over a connection of its own. */
   readonly notices: Notices
   /** What is kept in memory, and what the others must know of it. It joins when its memory is there. */
@@ -60,7 +60,7 @@ export async function openStorage(options: {
       url = embedded.url
       await migrateEmbedded(embedded, log)
     }
-    const pools = { calls: options.pool, searches: searchConnections, batches: 1 }
+    const pools = { calls: options.pool, searches: searchConnections }
     const { freshForMs } = options
     const replica = createReplica(freshForMs === undefined ? {} : { freshForMs })
     const databases = await openDatabases({ url, pools, beat: replica.beat })
@@ -74,7 +74,7 @@ export async function openStorage(options: {
       log,
     })
     opened.push(maintenance.stop)
-    return { ...databases, notices, replica, close }
+    return { ...databases, databaseUrl: url, notices, replica, close }
   } catch (error) {
     await close()
     throw error

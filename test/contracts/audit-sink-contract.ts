@@ -16,7 +16,7 @@ export type AuditSinkHarness = {
 }
 
 export type AuditSinkOptions = {
-  readonly capacity: number
+  readonly limitBytes: number
   readonly whenFull: 'refuse' | 'drop'
 }
 
@@ -29,7 +29,7 @@ export function describeAuditSink(
     let harness: AuditSinkHarness | undefined
 
     const openWith = async (options: Partial<AuditSinkOptions> = {}) => {
-      harness = await open({ capacity: 10_000, whenFull: 'refuse', ...options })
+      harness = await open({ limitBytes: 1024 ** 3, whenFull: 'refuse', ...options })
       return harness
     }
     beforeEach(() => {
@@ -120,7 +120,7 @@ export function describeAuditSink(
     })
 
     it('refuse: admits nothing while it is full, keeps what was admitted, and opens again', async () => {
-      const { sink, stored, holdStore, dropped } = await openWith({ capacity: 5 })
+      const { sink, stored, holdStore, dropped } = await openWith({ limitBytes: 1000 })
       const release = await holdStore()
       let admitted = 0
       let refusal: unknown
@@ -134,24 +134,31 @@ export function describeAuditSink(
         }
       }
       expect(refusal).toMatchObject({ code: 'audit_unavailable' })
-      expect(admitted).toBe(5)
+      expect(admitted).toBeGreaterThan(2)
+      expect(admitted).toBeLessThan(10)
+      await sink.settled()
       await release()
-      expect(await stored()).toHaveLength(5)
+      expect(await stored()).toHaveLength(admitted)
       expect(() => sink.admit()).not.toThrow()
       expect(dropped()).toBe(0)
     })
 
     it('drop: admits everything while it is full, and counts what it leaves out', async () => {
-      const { sink, stored, holdStore, dropped } = await openWith({ capacity: 5, whenFull: 'drop' })
+      const { sink, stored, holdStore, dropped } = await openWith({
+        limitBytes: 1000,
+        whenFull: 'drop',
+      })
       const release = await holdStore()
       for (let index = 0; index < 50; index++) {
         sink.admit()
         sink.record(record({ userId: `user-${index}` }))
       }
-      expect(dropped()).toBe(45)
+      await sink.settled()
       await release()
       const users = (await stored()).map(({ userId }) => userId)
-      expect(users).toEqual(['user-0', 'user-1', 'user-2', 'user-3', 'user-4'])
+      expect(users.length).toBeGreaterThan(2)
+      expect(users).toEqual(users.map((_, index) => `user-${index}`))
+      expect(dropped()).toBe(50 - users.length)
     })
 
     it('H-A6: never throws at who records, whatever it is given', async () => {

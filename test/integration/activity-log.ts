@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import { type AuditRecorder, createAuditRecorder } from '../../src/audit/recorder.ts'
+import { createActivityLineEncoder } from '../../src/audit/activity-line.ts'
+import { chainedBatch } from '../../src/audit/chained-batch.ts'
+import { uuidV7 } from '../../src/audit/uuid-v7.ts'
 import type { AuditRecord } from '../../src/core/audit-event.ts'
 import type { ActivityRecord, ActivityStore } from '../../src/core/ports/activity-store.ts'
 import { createActivityBatches } from '../../src/storage/activity-batches.ts'
@@ -26,30 +28,27 @@ export function auditRecord(more: Partial<AuditRecord> = {}): AuditRecord {
   }
 }
 
-/** Writes records at times of the test's own choosing, through the recorder. */
+/** Writes records at times of the test's own choosing, as one writer. */
 export async function recordAt(
   database: Database,
   records: readonly (Partial<AuditRecord> & { readonly at: string | Date })[],
 ): Promise<void> {
-  let now = new Date()
-  const recorder = createRecorder(database, { now: () => now })
-  for (const { at, ...more } of records) {
-    now = new Date(at)
-    recorder.record(auditRecord({ startedAt: now, ...more }))
-  }
-  await recorder.stop()
-  if (recorder.stats().dropped > 0) throw new Error('a record of the test was not stored')
-}
-
-function createRecorder(database: Database, clock: { now(): Date }): AuditRecorder {
-  const silent = () => {}
-  return createAuditRecorder({
-    store: createActivityBatches(database),
-    clock,
-    capacity: 100_000,
-    whenFull: 'refuse',
-    log: { error: silent, info: silent },
+  const store = createActivityBatches(database)
+  const encode = createActivityLineEncoder()
+  const writer = uuidV7(Date.now())
+  let before = await store.open(writer, new Date())
+  const lines = records.map(({ at, ...more }) => {
+    const now = new Date(at)
+    return encode(auditRecord({ startedAt: now, ...more }), now.getTime())
   })
+  for (let from = 0; from < lines.length; from += 500) {
+    const part = lines
+      .slice(from, from + 500)
+      .map((line, index) => ({ position: from + index + 1, line }))
+    const batch = chainedBatch({ writer, before, records: part, uses: [] })
+    if ((await store.append(batch)) !== 'stored') throw new Error('a record was not stored')
+    before = batch.after
+  }
 }
 
 /** All records that the log holds, oldest first. */

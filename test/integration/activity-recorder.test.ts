@@ -1,41 +1,34 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { AuditLog } from '../../src/audit/audit-log.ts'
 import type { AuditRecord } from '../../src/core/audit-event.ts'
-import { type AuditRecorder, createAuditRecorder } from '../../src/audit/recorder.ts'
+import type { AuditRecorder } from '../../src/audit/recorder.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { createActivityBatches } from '../../src/storage/activity-batches.ts'
 import { createActivityStore } from '../../src/storage/activity-store.ts'
 import { type Database, openDatabase } from '../../src/storage/database.ts'
 import { type AuditSinkOptions, describeAuditSink } from '../contracts/audit-sink-contract.ts'
+import { startTestRecorder } from '../support/audit-recorder.ts'
 import { createTestDatabase } from '../support/database.ts'
 import { startTcpDoor, type TcpDoor } from '../support/tcp-door.ts'
 import { allRecords, auditRecord, holdTable } from './activity-log.ts'
-
-const clock = { now: () => new Date() }
-
-type LogEntry = Parameters<AuditLog['error']>[0] | Parameters<AuditLog['info']>[0]
 
 async function openLog(options: Partial<AuditSinkOptions> = {}) {
   const { url, database: reading, drop } = await createTestDatabase({ pool: 2 })
   const door = await startTcpDoor(url)
   const writing = await openDatabase({ url: new Secret(door.url), pool: 1 })
-  const entries: LogEntry[] = []
-  const recorder = createAuditRecorder({
-    store: createActivityBatches(writing),
-    clock,
-    capacity: 10_000,
-    whenFull: 'refuse',
-    log: { error: (entry) => entries.push(entry), info: (entry) => entries.push(entry) },
-    ...options,
-  })
+  const { recorder, log, remove, writer, directory } = await startTestRecorder(
+    createActivityBatches(writing),
+    options,
+  )
   const store = createActivityStore(reading)
   return {
     url,
     recorder,
     door,
     reading,
-    entries,
+    entries: log.entries,
+    writer,
+    directory,
     stored: () => allRecords(store),
     users: async () => (await allRecords(store)).map(({ userId }) => userId),
     async close() {
@@ -43,6 +36,7 @@ async function openLog(options: Partial<AuditSinkOptions> = {}) {
       door.open()
       await writing.close()
       await door.stop()
+      await remove()
       await drop()
     },
   }
@@ -211,7 +205,7 @@ describe('the recorder and a database with troubles', () => {
     recordAll(names(0, 3000))
     await recorder.stop()
     expect(await log.users()).toEqual(names(0, 3000))
-    expect(recorder.stats()).toEqual({ depth: 0, bytes: 0, dropped: 0 })
+    expect(recorder.stats()).toMatchObject({ depth: 0, bytes: 0, dropped: 0 })
   })
 
   it('stop waits for a database that comes back in time', async () => {
@@ -225,18 +219,22 @@ describe('the recorder and a database with troubles', () => {
     expect(recorder.stats().dropped).toBe(0)
   })
 
-  it('stop counts and says what a database that stays away does not get', async () => {
+  it('stop says what a database that stays away does not get, and leaves it in the spool', async () => {
     recordAll(names(0, 5))
     expect(await recorder.flush(5000)).toBe(true)
     door.shut()
     recordAll(names(5, 12))
     await recorder.stop(300)
     expect(await log.users()).toEqual(names(0, 5))
-    expect(recorder.stats()).toEqual({ depth: 0, bytes: 0, dropped: 7 })
-    expect(log.entries.at(-1)).toEqual({
-      event: 'activity_records_dropped',
-      cause: 'stopped',
-      count: 7,
-    })
+    expect(recorder.stats()).toMatchObject({ depth: 7, dropped: 0 })
+    expect(log.entries.at(-1)).toEqual({ event: 'activity_spool_left', waiting: 7 })
+
+    door.open()
+    const again = await openDatabase({ url: new Secret(log.url), pool: 1 })
+    const { directory } = log
+    const next = await startTestRecorder(createActivityBatches(again), { directory })
+    await expect.poll(() => log.users(), { timeout: 5000 }).toEqual(names(0, 12))
+    await next.recorder.stop()
+    await again.close()
   })
 })

@@ -272,6 +272,7 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
       list: async (of) =>
         [...upstreams.values()]
           .filter((one) => mayUseUpstream(of, one))
+      settled: () => undefined,
           .toSorted((a, b) => (a.name < b.name ? -1 : 1))
           .map(viewOf),
       find: async (_person, of) => viewOf(of),

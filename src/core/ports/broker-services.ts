@@ -39,6 +39,8 @@ export type ResolvedCredential = {
 export interface RefusalRecorder {
   /** @throws BrokerError audit_unavailable */
   admit(): void
+  /** As that of `AuditSink`: a door awaits it before it lets an answer out, what the resolver gave included. */
+  settled(): Promise<void> | undefined
   refused(refusal: {
     readonly requestId: string
     readonly startedAt: Date

@@ -76,34 +76,44 @@ export function addResolveRoute(
     ]),
   )
 
-  async function answer(c: HttpContext, requestId: string): Promise<Response> {
+  /** One function without a helper of its own to await: a promise more is a good part of what a warm call costs. */
+  async function answer(c: HttpContext): Promise<Response> {
     const startedAt = clock.now()
-    const service = authenticate(c)
-    const body = await readJson(c, resolveBody)
-    refuseBothOrNeither(body)
-    refusals.admit()
-    const call: Call = { requestId, startedAt, actor: { kind: 'service', id: service.id } }
-    const asserted = body.user === undefined ? undefined : assertPerson(call, service, body.user)
-    const target = findTarget(call, service, asserted, body.upstream)
-    const subjectToken = body.subject_token
-    // Awaited only where it is a promise: a turn of the event loop is a good part of what a warm call costs.
-    const verified = asserted ?? verifyPerson(call, target, subjectToken ?? '')
-    const person = verified instanceof Promise ? await verified : verified
-    // Written out: spreading `call` first would make every further field a slow one.
-    const resolved = resolver.resolve({
-      requestId,
-      startedAt,
-      actor: call.actor,
-      person,
-      subjectToken: subjectToken === undefined ? undefined : new Secret(subjectToken),
-      service,
-      upstream: target.upstream,
-      rejected: body.rejected,
-    })
-    const credential = resolved instanceof Promise ? await resolved : resolved
-    const answered = credentialAnswer(credential, service, requestId)
-    await endOfTurn()
-    return answered
+    const requestId = requestIdOf(c.req.header('x-request-id'))
+    let isAdmitted = false
+    try {
+      const service = authenticate(c)
+      const body = await readJson(c, resolveBody)
+      refuseBothOrNeither(body)
+      refusals.admit()
+      isAdmitted = true
+      const call: Call = { requestId, startedAt, actor: { kind: 'service', id: service.id } }
+      const asserted = body.user === undefined ? undefined : assertPerson(call, service, body.user)
+      const target = findTarget(call, service, asserted, body.upstream)
+      const subjectToken = body.subject_token
+      const verified = asserted ?? verifyPerson(call, target, subjectToken ?? '')
+      const person = verified instanceof Promise ? await verified : verified
+      // Written out: spreading `call` first would make every further field a slow one.
+      const resolved = resolver.resolve({
+        requestId,
+        startedAt,
+        actor: call.actor,
+        person,
+        subjectToken: subjectToken === undefined ? undefined : new Secret(subjectToken),
+        service,
+        upstream: target.upstream,
+        rejected: body.rejected,
+      })
+      const credential = resolved instanceof Promise ? await resolved : resolved
+      // The record is safe before the credential leaves; that is at the end of the turn as well.
+      await (refusals.settled() ?? endOfTurn())
+      return credentialAnswer(credential, service, requestId)
+    } catch (error) {
+      const unsafe = isAdmitted
+        ? await refusals.settled()?.catch((fault: unknown) => fault)
+        : undefined
+      return problems.respond(unsafe ?? error, requestId)
+    }
   }
 
   function authenticate(c: HttpContext): Service {
@@ -239,14 +249,7 @@ export function addResolveRoute(
     },
   })
 
-  app.post('/api/v1/resolve', async (c) => {
-    const requestId = requestIdOf(c.req.header('x-request-id'))
-    try {
-      return await answer(c, requestId)
-    } catch (error) {
-      return problems.respond(error, requestId)
-    }
-  })
+  app.post('/api/v1/resolve', answer)
 }
 
 /** Answers up to the number of `max_age`: a credential in memory is the same object on every call, and so is its text. */

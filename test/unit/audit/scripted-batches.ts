@@ -1,13 +1,19 @@
-import { idOfLine } from '../../../src/audit/activity-line.ts'
 import type { AuditLog } from '../../../src/audit/audit-log.ts'
+import { genesisHash } from '../../../src/audit/chain.ts'
 import { BrokerError } from '../../../src/core/errors.ts'
-import type { ActivityBatches, ActivityLine } from '../../../src/core/ports/activity-batches.ts'
+import type {
+  ActivityBatch,
+  ActivityBatches,
+  ActivityLine,
+  WriterHead,
+} from '../../../src/core/ports/activity-batches.ts'
 
 export type ScriptedBatches = ActivityBatches & {
-  /** The lines of each call, also of those that failed. */
-  readonly calls: (readonly ActivityLine[])[]
-  /** Stored lines in their order; a second one of an id is left out, as `ON CONFLICT DO NOTHING` does. */
-  readonly stored: () => ActivityLine[]
+  /** The batches of each call, also of those that failed. */
+  readonly calls: ActivityBatch[]
+  /** Stored lines in their order, each with its hash. */
+  readonly stored: () => string[]
+  readonly head: (writer: string) => WriterHead | undefined
   /** How many calls were under way at once at most. */
   readonly mostAtOnce: () => number
   /** What the next calls do; after these they store. `lost_answer`: stored, but nobody hears of it. */
@@ -18,9 +24,11 @@ export type ScriptedBatches = ActivityBatches & {
   refuses: (line: ActivityLine) => boolean
 }
 
+/** A database that keeps to the port, as a script. */
 export function createScriptedBatches(): ScriptedBatches {
-  const calls: (readonly ActivityLine[])[] = []
-  const stored = new Map<string, ActivityLine>()
+  const calls: ActivityBatch[] = []
+  const stored: string[] = []
+  const heads = new Map<string, WriterHead>()
   const script: ('fails' | 'lost_answer')[] = []
   let gate = Promise.resolve()
   let underWay = 0
@@ -29,7 +37,8 @@ export function createScriptedBatches(): ScriptedBatches {
   const batches: ScriptedBatches = {
     calls,
     script,
-    stored: () => [...stored.values()],
+    stored: () => [...stored],
+    head: (writer) => heads.get(writer),
     mostAtOnce: () => mostAtOnce,
     refuses: () => false,
     hold() {
@@ -39,8 +48,13 @@ export function createScriptedBatches(): ScriptedBatches {
       })
       return release
     },
-    async insert(lines) {
-      calls.push([...lines])
+    async open(writer) {
+      const head = heads.get(writer) ?? { seq: 0, hash: genesisHash, position: 0 }
+      heads.set(writer, head)
+      return head
+    },
+    async append(batch) {
+      calls.push(batch)
       underWay += 1
       mostAtOnce = Math.max(mostAtOnce, underWay)
       await gate
@@ -51,8 +65,11 @@ export function createScriptedBatches(): ScriptedBatches {
         cause: Object.assign(new Error('secret text of the driver'), { code: '57P01' }),
       })
       if (step === 'fails') throw fault
-      if (lines.some((line) => batches.refuses(line))) return 'refused'
-      for (const line of lines) stored.set(idOfLine(line), stored.get(idOfLine(line)) ?? line)
+      const head = heads.get(batch.writer)
+      if (head?.seq !== batch.before.seq || head.position !== batch.before.position) return 'moved'
+      if (batch.lines.some((line) => batches.refuses(line))) return 'refused'
+      stored.push(...batch.lines)
+      heads.set(batch.writer, batch.after)
       if (step === 'lost_answer') throw fault
       return 'stored'
     },
