@@ -215,7 +215,7 @@ function createCheckpointHeads() {
         heads.push({ writer, seq, hash: Buffer.from(hash, 'hex') })
         if (heads.length <= checkpointsPerWriter) continue
         const sorted = heads.toSorted((one, other) => other.seq - one.seq)
-        byWriter.set(writer, sorted.filter((_, index) => index % 2 === 0).reverse())
+        byWriter.set(writer, sorted.filter((_, index) => index % 2 === 0).toReversed())
       }
     },
     list: (): readonly ChainHead[] => [...byWriter.values()].flat(),

@@ -1,4 +1,6 @@
 import type { Person } from '../core/caller.ts'
+import type { ActivityVerifier } from '../core/ports/activity-proof.ts'
+import type { ActivitySigner } from '../core/ports/activity-signer.ts'
 import type { ActivityStore } from '../core/ports/activity-store.ts'
 import type { Authenticator, SignIn } from '../core/ports/authenticator.ts'
 import type {
@@ -29,6 +31,10 @@ export type HttpServices = {
   readonly connections: Connections
   readonly connector: OAuthConnector
   readonly activity: ActivityStore
+  readonly activityProof: {
+    readonly verifier: ActivityVerifier
+    readonly signer: Pick<ActivitySigner, 'keys'>
+  }
   readonly protectedResources: ProtectedResources
   readonly readiness: readonly ReadinessCheck[]
   /** Absent when the metrics have a listener of their own. */

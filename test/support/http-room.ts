@@ -2,6 +2,8 @@ import { createHash } from 'node:crypto'
 import type { Person, Service } from '../../src/core/caller.ts'
 import type { ConnectionStatus } from '../../src/core/credential.ts'
 import { BrokerError } from '../../src/core/errors.ts'
+import type { ActivityVerdict } from '../../src/core/ports/activity-proof.ts'
+import type { ActivityPublicKey } from '../../src/core/ports/activity-signer.ts'
 import type { ActivityFilter, ActivityRecord } from '../../src/core/ports/activity-store.ts'
 import type {
   ConnectionView,
@@ -151,6 +153,16 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
     completed: [] as { params: string; browser: string | undefined; person: Person }[],
     statuses: new Map<string, ConnectionStatus>(),
     records: [] as ActivityRecord[],
+    verify: (): Promise<ActivityVerdict> =>
+      Promise.resolve({
+        findings: [],
+        records: 0,
+        writers: 0,
+        unchained: 0,
+        removed: 0,
+        checkpoints: 0,
+      }),
+    signingKeys: [] as (ActivityPublicKey & { readonly createdAt: Date })[],
     filters: [] as ActivityFilter[],
     ready: { database: true, spool: true, keys: true },
     resolve: (_request: ResolveRequest): ResolvedCredential | Promise<ResolvedCredential> => ({
@@ -260,6 +272,7 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
         room.admitted += 1
         room.admit()
       },
+      settled: () => undefined,
       refused: (refusal) => void room.refusals.push(refusal),
     },
     resolver: {
@@ -272,7 +285,6 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
       list: async (of) =>
         [...upstreams.values()]
           .filter((one) => mayUseUpstream(of, one))
-      settled: () => undefined,
           .toSorted((a, b) => (a.name < b.name ? -1 : 1))
           .map(viewOf),
       find: async (_person, of) => viewOf(of),
@@ -303,6 +315,10 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
       },
       find: async (id) => room.records.find((record) => record.id === id),
       lastUses: async () => new Map(),
+    },
+    activityProof: {
+      verifier: { verify: () => room.verify() },
+      signer: { keys: async () => room.signingKeys },
     },
     readiness: (['database', 'spool', 'keys'] as const).map((name) => ({
       name,
