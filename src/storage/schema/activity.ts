@@ -15,6 +15,9 @@ import { bytea, instant, transactionId } from './columns.ts'
 /** Every field with few values, as one number; `activity_shape` says what it stands for. The function is made in the migration. */
 const shape = sql`activity_shape_of(type, issuer, upstream, action, method, outcome, reason)`
 
+/** The same without issuer and upstream, of which there are only dozens. */
+const kind = sql`activity_shape_of(type, null, null, action, method, outcome, reason)`
+
 /** All but the successful uses of stored credentials, which are nearly all of the log: indexes over the rest cost next to nothing. */
 const uncommon = sql`not (type = 'credential_broker' and action = 'inject' and outcome = 'success')`
 
@@ -66,8 +69,11 @@ export const activity = pgTable(
     index('activity_uncommon')
       .on(table.occurredAt.desc().nullsFirst(), table.id.desc().nullsFirst())
       .where(uncommon),
-    index('activity_user_uncommon')
-      .on(table.userId, shape, table.occurredAt.desc().nullsFirst(), table.id.desc().nullsFirst())
+    index('activity_uncommon_kind')
+      .on(kind, table.occurredAt.desc().nullsFirst(), table.id.desc().nullsFirst())
+      .where(uncommon),
+    index('activity_user_uncommon_kind')
+      .on(table.userId, kind, table.occurredAt.desc().nullsFirst(), table.id.desc().nullsFirst())
       .where(uncommon),
   ],
 )

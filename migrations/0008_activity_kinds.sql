@@ -1,0 +1,3 @@
+DROP INDEX "activity_user_uncommon";--> statement-breakpoint
+CREATE INDEX "activity_uncommon_kind" ON "activity" USING btree (activity_shape_of(type, null, null, action, method, outcome, reason),"occurred_at" DESC NULLS FIRST,"id" DESC NULLS FIRST) WHERE not (type = 'credential_broker' and action = 'inject' and outcome = 'success');--> statement-breakpoint
+CREATE INDEX "activity_user_uncommon_kind" ON "activity" USING btree ("user_id",activity_shape_of(type, null, null, action, method, outcome, reason),"occurred_at" DESC NULLS FIRST,"id" DESC NULLS FIRST) WHERE not (type = 'credential_broker' and action = 'inject' and outcome = 'success');
