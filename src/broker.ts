@@ -47,7 +47,9 @@ export async function openBroker(
   try {
     composed = compose({ config, databases: storage, hooks, log, version })
     await composed.keyCheck.verify()
+    composed.start()
     await storage.replica.join(storage)
+    await composed.proof.start()
   } catch (error) {
     await storage.close()
     throw error

@@ -2,14 +2,17 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { type ActivityProof, createActivityProof } from './activity-proof.ts'
 import { createAcquisitionMethods, createAuthorizationClient } from './acquisition/index.ts'
 import { storeRecord } from './audit/direct-record.ts'
 import { type AuditRecorder, createAuditRecorder } from './audit/recorder.ts'
 import { uuidV7 } from './audit/uuid-v7.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { createArrivals } from './core/arrivals.ts'
+import { createBackgroundRenewals } from './core/background-renewals.ts'
 import type { AuditReason, AuditRecord } from './core/audit-event.ts'
 import { createConnections } from './core/connections.ts'
+import type { CredentialKey } from './core/credential.ts'
 import { createCredentialAcquirer } from './core/credential-acquirer.ts'
 import { createCredentialMemory } from './core/credential-memory.ts'
 import { createCredentialResolver } from './core/credential-resolver.ts'
@@ -19,21 +22,23 @@ import { createOAuthConnector } from './core/oauth-connector.ts'
 import type { PolicyHook } from './core/policy.ts'
 import type { AcquisitionMethod } from './core/ports/acquisition-method.ts'
 import type { SignIn } from './core/ports/authenticator.ts'
+import type { ResolveRequest } from './core/ports/broker-services.ts'
 import type { Clock } from './core/ports/clock.ts'
 import type { HttpClient } from './core/ports/http-client.ts'
 import type { Notices } from './core/ports/notices.ts'
 import type { Replicas } from './core/ports/replicas.ts'
 import type { Sealer, SealingContext } from './core/ports/sealer.ts'
 import type { SubjectTokens } from './core/ports/subject-tokens.ts'
+import type { Timer } from './core/ports/timer.ts'
 import { createRefreshCoordinator } from './core/refresh-coordinator.ts'
 import { createReplicaMemory } from './core/replica-memory.ts'
 import { auditReasonOf, createResolutionRecorder } from './core/resolution-recorder.ts'
+import type { Secret } from './core/secret.ts'
 import { waitAtMost } from './core/single-flight.ts'
 import { createTokenEndpointPauses } from './core/token-endpoint-pauses.ts'
-import type { CredentialMode } from './core/upstream.ts'
+import type { CredentialMode, Upstream } from './core/upstream.ts'
 import { createApp } from './http/app.ts'
 import type { HttpApp } from './http/http-env.ts'
-import type { Secret } from './core/secret.ts'
 import { createMetricsApp } from './http/routes/metrics.ts'
 import { createAuthenticator } from './identity/authenticator.ts'
 import { createProtectedResources } from './identity/challenge.ts'
@@ -57,9 +62,11 @@ import { createActivityStore } from './storage/activity-store.ts'
 import { createConnectRecords } from './storage/connect-records.ts'
 import { createCredentialRecords } from './storage/credential-records.ts'
 import type { Database } from './storage/database.ts'
+import { createDueRenewals } from './storage/due-renewals.ts'
 import { createEncryptionKeyRecords } from './storage/encryption-key-records.ts'
 import { createSealedRows } from './storage/sealed-rows.ts'
 import { createSessionRecords } from './storage/session-records.ts'
+import { startWriter } from './writer.ts'
 
 /** The databases that the rooms ask, so that a search or a batch never keeps a call waiting. */
 export type Databases = {
@@ -68,7 +75,6 @@ export type Databases = {
   /** For the writer of the activity log. */
   readonly databaseUrl: Secret
   readonly notices: Notices
-import { startWriter } from './writer.ts'
   readonly replica: Replicas
 }
 
@@ -85,6 +91,9 @@ export type ComposedBroker = {
   readonly metricsApp: { fetch(request: Request): Response | Promise<Response> } | undefined
   readonly resolver: EmbeddedResolver
   readonly keyCheck: KeyCheck
+  readonly proof: Pick<ActivityProof, 'start'>
+  /** Begins the work that no call asks for. */
+  start(): void
   /** Fetches what the first calls need. Never rejects. */
   warmUp(): Promise<void>
   /**
@@ -169,6 +178,18 @@ export function compose(options: {
   const replicaMemory = createReplicaMemory({ upstreams, credentials: memory, resolver })
   databases.replica.keeps(replicaMemory)
 
+  const background = createBackgroundRenewals({
+    upstreams,
+    storesSubjectTokens: config.identity.login?.storeSubjectToken === true,
+    due: createDueRenewals(databases.calls),
+    renew: (renewal, upstream) =>
+      resolver.renewAhead(systemRequest(renewal, upstream, clock.now()), renewal.generation),
+    clock,
+    timer: unheldTimer,
+    random: Math.random,
+  })
+
+  const proof = createActivityProof({ config, databases, sealer, log })
   const { protectedResources } = identity
   const app = createApp({
     publicUrl,
@@ -196,6 +217,7 @@ export function compose(options: {
     }),
     connector,
     activity,
+    activityProof: proof,
     protectedResources,
     readiness: [
       {
@@ -222,13 +244,40 @@ export function compose(options: {
       clock,
     }),
     keyCheck,
+    proof,
+    start: background.start,
     async warmUp() {
       await identity.authenticator.probe()
     },
     async stop(graceMs) {
-      await waitAtMost(resolver.idle(), graceMs)
+      await waitAtMost(Promise.all([background.stop(), resolver.idle()]), graceMs)
       await recorder.stop()
+      await proof.stop()
     },
+  }
+}
+
+/** Keeps no process alive. */
+const unheldTimer: Timer = {
+  after(ms, run) {
+    const timer = setTimeout(run, ms)
+    timer.unref()
+    return () => clearTimeout(timer)
+  },
+}
+
+/** A renewal that nobody called for. */
+function systemRequest(key: CredentialKey, upstream: Upstream, startedAt: Date): ResolveRequest {
+  const { issuer, userId } = key
+  return {
+    person: { issuer, userId, email: undefined, roles: [], admin: false, identity: 'token' },
+    subjectToken: undefined,
+    service: undefined,
+    actor: { kind: 'system', id: 'onbehalf' },
+    upstream,
+    rejected: undefined,
+    requestId: randomUUID(),
+    startedAt,
   }
 }
 
@@ -247,6 +296,25 @@ function corruptValue(context: SealingContext, now: Date): AuditRecord {
     outcome: 'failure',
     reason: 'credential_corrupt',
   }
+}
+
+function recorderOf(
+  { config, databases, log }: Parameters<typeof compose>[0],
+  clock: Clock,
+): AuditRecorder {
+  const directory = join(config.dataDir, 'spool')
+  const writer = uuidV7(clock.now().getTime())
+  return createAuditRecorder({
+    directory,
+    writer,
+    startWriter: (ports) =>
+      startWriter({ ...ports, directory, writer, databaseUrl: databases.databaseUrl }),
+    clock,
+    durability: config.audit.durability,
+    limitBytes: config.audit.spoolLimitBytes,
+    whenFull: config.audit.whenFull,
+    log,
+  })
 }
 
 /** For commands that ask about keys without a running broker. */
@@ -302,25 +370,6 @@ function startKeyRewrapRecord(database: Database) {
       userId: undefined,
       issuer: undefined,
       upstream: undefined,
-function recorderOf(
-  { config, databases, log }: Parameters<typeof compose>[0],
-  clock: Clock,
-): AuditRecorder {
-  const directory = join(config.dataDir, 'spool')
-  const writer = uuidV7(clock.now().getTime())
-  return createAuditRecorder({
-    directory,
-    writer,
-    startWriter: (ports) =>
-      startWriter({ ...ports, directory, writer, databaseUrl: databases.databaseUrl }),
-    clock,
-    durability: config.audit.durability,
-    limitBytes: config.audit.spoolLimitBytes,
-    whenFull: config.audit.whenFull,
-    log,
-  })
-}
-
       action: 'key_rewrap',
       method: 'unknown',
       outcome: reason === undefined ? 'success' : 'failure',

@@ -37,7 +37,7 @@ const packageRooms: Readonly<Record<string, readonly string[]>> = {
   'lru-cache': ['core', 'identity', 'oauth', 'outbound', 'sealing'],
   oauth4webapi: ['oauth', 'identity'],
   'oidc-provider': ['demo'],
-  'p-limit': ['identity'],
+  'p-limit': ['core', 'identity'],
   pino: ['log.ts'],
   postgres: ['storage'],
   'prom-client': ['metrics'],

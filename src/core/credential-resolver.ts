@@ -81,6 +81,7 @@ export function createCredentialResolver(ports: {
    * the refresh token that the answer brings is the only one there is.
    */
   readonly idle: () => Promise<void>
+  readonly renewAhead: (request: ResolveRequest, generation: number) => Promise<void>
   /**
    * The connection was removed, here or elsewhere: calls from now on join no work that was begun before. Without a key this goes
    * for every connection.
@@ -354,6 +355,32 @@ export function createCredentialResolver(ports: {
     return freshness === 'ended' ? undefined : credential
   }
 
+  /**
+   * Renews what is stored ahead of its end, for nobody in particular, where it still has that generation. Joins whoever is at it
+   * already. Leaves a record of its own where a server was asked.
+   */
+  async function renewAhead(request: ResolveRequest, generation: number): Promise<void> {
+    const { person, upstream } = request
+    const key: CredentialKey = {
+      issuer: person.issuer,
+      userId: person.userId,
+      upstream: upstream.name,
+    }
+    records.admit()
+    try {
+      const found = await findRow(key, upstream)
+      const credential = found === 'corrupt' ? undefined : found?.credential
+      if (credential === undefined || credential.generation !== generation) return
+      if (!isSameBinding(credential.binding, bindingOf(upstream.credential))) return
+      const flight = join(key, request, () => renewal(key, request, credential))
+      if (flight.started) records.whenDone(request, 'refresh', flight.result)
+      await flight.result
+    } catch (error) {
+      if (isBrokerError(error, 'credential_corrupt')) records.corrupt(request)
+      throw error
+    }
+  }
+
   async function refuseAgainstPolicy(request: ResolveRequest): Promise<void> {
     if (policy === undefined) return
     const { person, service, upstream, requestId } = request
@@ -386,6 +413,7 @@ export function createCredentialResolver(ports: {
 
   return {
     resolve,
+    renewAhead,
     idle: () => flights.idle(),
     startAfresh: (key) => flights.closeDoors(key),
   }

@@ -2,6 +2,7 @@ import type { AuditAction, AuditReason } from './audit-event.ts'
 import { BrokerError } from './errors.ts'
 import type { AuditSink } from './ports/audit-sink.ts'
 import type { RefusalRecorder, ResolveRequest } from './ports/broker-services.ts'
+import { AcquisitionFailure } from './failure-verdict.ts'
 import { methodOfMode } from './upstream.ts'
 
 /** Leaves the records of resolutions: one a call, in the words of the activity log. */
@@ -72,7 +73,9 @@ export function createResolutionRecorder(ports: {
         ({ asked }) => {
           if (asked) recordEnd(undefined)
         },
-        (error: unknown) => recordEnd(auditReasonOf(error)),
+        (error: unknown) => {
+          if (wasAsked(error)) recordEnd(auditReasonOf(error))
+        },
       )
     },
     corrupt(request) {
@@ -110,6 +113,11 @@ function subjectOf(request: ResolveRequest) {
     upstream: upstream.name,
     method: methodOfMode[upstream.credential.mode],
   }
+}
+
+/** Whether a failure is a server's answer, or its silence: what was never sent is no operation. */
+function wasAsked(error: unknown): boolean {
+  return error instanceof Error && error.cause instanceof AcquisitionFailure
 }
 
 /** The record's reason for a refusal. */
