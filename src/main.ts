@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { readFile } from 'node:fs/promises'
+import { activityVerifierFor } from './activity-proof.ts'
 import { openBroker } from './broker.ts'
 import { runCli } from './cli/index.ts'
 import type { CliOutput, CliServices, Configuration, ConfigurationProblem } from './cli/services.ts'
@@ -72,6 +73,13 @@ function configurationOf(config: BrokerConfig, warnings: Configuration['warnings
         const check = keyCheckFor(config, opened)
         return { keys: await check.status(), problems: await check.problems() }
       }),
+    verifyActivity: ({ onProgress, ...more }) =>
+      untilSignal((signal) =>
+        withStorage(place, silentLog, async (opened) => {
+          const verifier = activityVerifierFor(config, opened, more)
+          return verifier.verify({ signal, onProgress })
+        }),
+      ),
     rewrapKeys: (onProgress) =>
       untilSignal((signal) =>
         withStorage(place, silentLog, (opened) =>

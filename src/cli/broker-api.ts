@@ -2,8 +2,11 @@ import type * as z from 'zod'
 import { namesLoopback } from '../core/loopback-url.ts'
 import { CommandFailure, UsageError } from './cli-error.ts'
 import type { CommandContext, CommandOption } from './command.ts'
+import { splitLines } from './lines.ts'
 
 const timeoutMs = 15_000
+/** Of an answer that comes bit by bit. */
+const silenceMs = 60_000
 
 export const apiOptions: Readonly<Record<string, CommandOption>> = {
   url: { value: 'URL', summary: 'The broker. Default: $ONBEHALF_URL.' },
@@ -19,6 +22,8 @@ export interface BrokerApi {
   get<Answer>(path: string, answer: z.ZodType<Answer>): Promise<Answer>
   post<Answer>(path: string, body: object, answer: z.ZodType<Answer>): Promise<Answer>
   delete(path: string): Promise<void>
+  /** The lines of an answer that may take long, as they come. @throws CommandFailure as above, and when nothing comes for a minute. */
+  lines(path: string): AsyncIterable<string>
 }
 
 /** @throws UsageError when URL or token are missing or are none. */
@@ -29,7 +34,12 @@ export function openBrokerApi(context: CommandContext): BrokerApi {
     context.output.err('warning: the token travels over plain http.\n')
   }
 
-  async function send(method: string, path: string, body?: object): Promise<Response> {
+  async function send(
+    method: string,
+    path: string,
+    body?: object,
+    signal = AbortSignal.timeout(timeoutMs),
+  ): Promise<Response> {
     let response: Response
     try {
       response = await context.services.fetch(`${base.href.replace(/\/$/, '')}${path}`, {
@@ -42,7 +52,7 @@ export function openBrokerApi(context: CommandContext): BrokerApi {
         ...(body !== undefined && { body: JSON.stringify(body) }),
         // A redirect would take the token to another address.
         redirect: 'manual',
-        signal: AbortSignal.timeout(timeoutMs),
+        signal,
       })
     } catch {
       throw new CommandFailure(`No answer from ${base.origin}. Is the broker running there?`)
@@ -57,6 +67,35 @@ export function openBrokerApi(context: CommandContext): BrokerApi {
     delete: async (path) => {
       await send('DELETE', path)
     },
+    lines: (path) => readLines((signal) => send('GET', path, undefined, signal)),
+  }
+}
+
+async function* readLines(
+  send: (signal: AbortSignal) => Promise<Response>,
+): AsyncGenerator<string> {
+  const abort = new AbortController()
+  const silence = setTimeout(() => abort.abort(), silenceMs)
+  try {
+    const { body } = await send(abort.signal)
+    yield* splitLines(textOf(body, () => silence.refresh()))
+  } catch (error) {
+    if (error instanceof CommandFailure) throw error
+    throw new CommandFailure('The answer of the broker broke off.')
+  } finally {
+    clearTimeout(silence)
+    abort.abort()
+  }
+}
+
+async function* textOf(
+  body: ReadableStream<Uint8Array> | null,
+  onChunk: () => void,
+): AsyncGenerator<string> {
+  const decoder = new TextDecoder()
+  for await (const chunk of body ?? []) {
+    onChunk()
+    yield decoder.decode(chunk, { stream: true })
   }
 }
 

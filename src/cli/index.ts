@@ -1,6 +1,7 @@
 import { isBrokerError } from '../core/errors.ts'
 import { isOperatorError } from '../core/operator-error.ts'
 import { activityList, activityShow } from './activity.ts'
+import { activityVerify } from './activity-verify.ts'
 import { CommandFailure, UsageError } from './cli-error.ts'
 import { type Command, type CommandContext, exitCodes } from './command.ts'
 import { configCheck, configSchema } from './config.ts'
@@ -40,6 +41,7 @@ const commands: readonly Command[] = [
   connectionsDisconnect,
   activityList,
   activityShow,
+  activityVerify,
   ...laterCommands,
 ]
 

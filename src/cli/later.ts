@@ -18,7 +18,6 @@ export const laterCommands: readonly Command[] = [
   later('activity tail', 'Follow the activity log'),
   later('activity summary', 'Count records'),
   later('activity export', 'Export the activity log'),
-  later('activity verify', 'Check the chain of the activity log'),
   later('upstream probe', 'Show what discovery finds about an upstream'),
   later('smoke', 'Check a protected MCP endpoint'),
 ]

@@ -1,3 +1,5 @@
+import type { ActivityVerdict } from '../core/ports/activity-proof.ts'
+
 /** Where a command writes: results to `out`, everything said about them to `err`. */
 export type CliOutput = {
   readonly out: (text: string) => void
@@ -61,6 +63,14 @@ export interface Configuration {
 
   /** Never refuses because of the keys. */
   keyStatus(): Promise<KeyReport>
+
+  /** Checks the whole activity log, against signed checkpoints from elsewhere too. May throw what `checkpointLines` throws. */
+  verifyActivity(options: {
+    readonly checkpointLines?: AsyncIterable<string>
+    /** 32 bytes each, base64url: the only ones to be believed. */
+    readonly publicKeys?: readonly string[]
+    readonly onProgress: (done: number, total: number) => void
+  }): Promise<ActivityVerdict>
 
   /** Moves every sealed value to the first key, until it is told to stop. Refuses keys that `serve` would refuse. */
   rewrapKeys(onProgress: (rows: number, rowsToMove: number) => void): Promise<RewrapReport>

@@ -8,7 +8,7 @@ export type CliRun = { readonly code: number; readonly stdout: string; readonly 
 
 /** What the commands do with a good configuration, as far as a test needs it. */
 export type ConfiguredActions = Partial<
-  Pick<Configuration, 'serve' | 'migrate' | 'keyStatus' | 'rewrapKeys'>
+  Pick<Configuration, 'serve' | 'migrate' | 'keyStatus' | 'rewrapKeys' | 'verifyActivity'>
 >
 
 /** Runs the command line in this process: the real configuration, and for the rest what the test gives. */
@@ -54,6 +54,7 @@ export async function onbehalf(
             migrate: notCalled,
             keyStatus: notCalled,
             rewrapKeys: notCalled,
+            verifyActivity: notCalled,
             ...options.actions,
           },
         }

@@ -15,13 +15,13 @@ const commands = [
   'connections disconnect',
   'activity list',
   'activity show',
+  'activity verify',
 ]
 const laterCommands = [
   'login',
   'activity tail',
   'activity summary',
   'activity export',
-  'activity verify',
   'upstream probe',
   'smoke',
 ]
