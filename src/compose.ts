@@ -72,6 +72,7 @@ import { startWriter } from './writer.ts'
 export type Databases = {
   readonly calls: Database
   readonly searches: Database
+  readonly pages: Database
   /** For the writer of the activity log. */
   readonly databaseUrl: Secret
   readonly notices: Notices
@@ -122,7 +123,7 @@ export function compose(options: {
   const recorder = recorderOf(options, clock)
   const metrics = createMetrics({ auditStats: () => recorder.stats() })
   const audit = metrics.countRecords(recorder)
-  const activity = createActivityStore(databases.searches)
+  const activity = createActivityStore(databases.pages)
 
   // Of credentials the resolver tells, which knows the call.
   const watched = createWatchedSealer({

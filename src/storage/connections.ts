@@ -77,9 +77,18 @@ export async function connectOnce(url: Secret): Promise<Sql> {
   }
 }
 
-/** A pool of at most `max` connections; none is opened yet. `onStatement` is called for every statement. */
-export function connectPool(address: DatabaseAddress, max: number, onStatement?: () => void): Sql {
-  return postgres(address.url, connectOptions(address, max, onStatement))
+/** Parameters of the server for a connection, such as `{ jit: 'off' }`. */
+export type ConnectionSettings = Readonly<Record<string, string>>
+
+type MoreOptions = {
+  /** Called for every statement. */
+  readonly onStatement?: (() => void) | undefined
+  readonly settings?: ConnectionSettings | undefined
+}
+
+/** A pool of at most `max` connections; none is opened yet. */
+export function connectPool(address: DatabaseAddress, max: number, more?: MoreOptions): Sql {
+  return postgres(address.url, connectOptions(address, max, more))
 }
 
 /** One connection that stays, for LISTEN: `onNotice` gets the payload of every notification. It never comes back after `onClose`. */
@@ -99,7 +108,11 @@ export function connectListener(
   })
 }
 
-function connectOptions(address: DatabaseAddress, max: number, onStatement?: () => void) {
+function connectOptions(
+  address: DatabaseAddress,
+  max: number,
+  { onStatement, settings }: MoreOptions = {},
+) {
   return {
     socket: address.socket,
     max,
@@ -111,7 +124,7 @@ function connectOptions(address: DatabaseAddress, max: number, onStatement?: () 
     fetch_types: false,
     onnotice: () => {},
     ...(onStatement === undefined ? {} : { debug: onStatement }),
-    connection: CONNECTION_SETTINGS,
+    connection: { ...CONNECTION_SETTINGS, ...settings },
     types: { bigint: { to: 20, from: [20], parse: Number, serialize: String } },
   }
 }

@@ -2,7 +2,13 @@ import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import { isBrokerError } from '../core/errors.ts'
 import { isOperatorError } from '../core/operator-error.ts'
 import type { Secret } from '../core/secret.ts'
-import { connectPool, requireVersion, type Sql, unreachable } from './connections.ts'
+import {
+  type ConnectionSettings,
+  connectPool,
+  requireVersion,
+  type Sql,
+  unreachable,
+} from './connections.ts'
 import { readDatabaseAddress } from './database-address.ts'
 import { CALL_DEADLINE_MS, CALL_TIMEOUT, withDeadline } from './deadline.ts'
 import { startHeartbeat } from './heartbeat.ts'
@@ -80,6 +86,8 @@ export async function openDatabases<Name extends string>(options: {
   readonly url: Secret
   /** How many connections each has at most. */
   readonly pools: Readonly<Record<Name, number>>
+  /** Of the connections of single pools. */
+  readonly settings?: Readonly<Partial<Record<Name, ConnectionSettings>>>
   /** Default: whether it is there, every 2 s. */
   readonly beat?: Beat
   readonly countStatements?: boolean
@@ -134,12 +142,13 @@ export async function openDatabases<Name extends string>(options: {
     }
   }
 
-  const openPool = (max: number): Database => {
+  const openPool = (max: number, settings: ConnectionSettings | undefined): Database => {
     let statements = 0
     const count = () => {
       statements += 1
     }
-    const sql = connectPool(address, max, options.countStatements === true ? count : undefined)
+    const onStatement = options.countStatements === true ? count : undefined
+    const sql = connectPool(address, max, { onStatement, settings })
     opened.push(sql)
     const db = drizzle(sql, { schema })
     useNativeTypes(sql)
@@ -160,7 +169,7 @@ export async function openDatabases<Name extends string>(options: {
 
   const databases = Object.entries<number>(options.pools).map(([name, max]) => [
     name,
-    openPool(max),
+    openPool(max, options.settings?.[name as Name]),
   ])
   return Object.fromEntries(databases) as Record<Name, Database>
 }

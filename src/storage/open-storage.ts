@@ -1,5 +1,6 @@
 import type { Notices } from '../core/ports/notices.ts'
 import type { Secret } from '../core/secret.ts'
+import { pageSettings } from './activity-store.ts'
 import { claimDataDirectory } from './data-directory.ts'
 import { type Database, openDatabase, openDatabases } from './database.ts'
 import {
@@ -18,6 +19,8 @@ export type Storage = {
   readonly calls: Database
   /** A pool of its own: a search that takes seconds keeps no call waiting. */
   readonly searches: Database
+  /** For pages of the activity log, which take milliseconds and wait for no search. */
+  readonly pages: Database
   /** For the writer of the activity log, which has a thread and a connection of its own. */
   readonly databaseUrl: Secret
   /** What replicas tell each other, over a connection of its own. */
@@ -28,6 +31,7 @@ export type Storage = {
 }
 
 const searchConnections = 2
+const pageConnections = 2
 
 /**
  * Takes the data directory, starts the embedded database where no URL is given, and opens a database of this version.
@@ -37,7 +41,7 @@ const searchConnections = 2
 export async function openStorage(options: {
   readonly dataDir: string
   readonly url: Secret | undefined
-  /** Connections for calls; at most five more are opened. */
+  /** Connections for calls; at most seven more are opened. */
   readonly pool: number
   readonly retentionDays: number
   /** For how long a replica serves from memory after it last heard from the database; the same on all. Default: 10 s. */
@@ -60,10 +64,11 @@ export async function openStorage(options: {
       url = embedded.url
       await migrateEmbedded(embedded, log)
     }
-    const pools = { calls: options.pool, searches: searchConnections }
+    const pools = { calls: options.pool, searches: searchConnections, pages: pageConnections }
+    const settings = { searches: { jit: 'off' }, pages: pageSettings }
     const { freshForMs } = options
     const replica = createReplica(freshForMs === undefined ? {} : { freshForMs })
-    const databases = await openDatabases({ url, pools, beat: replica.beat })
+    const databases = await openDatabases({ url, pools, settings, beat: replica.beat })
     opened.push(databases.calls.close)
     await requireCurrentSchema(databases.calls)
     const notices = startNotifications({ url })
