@@ -213,7 +213,9 @@ export function createCredentialResolver(ports: {
     request: ResolveRequest,
     work: () => Promise<Renewal>,
   ): Flight<Renewal> {
-    const flight = flights.join(memoryKeyOf(key), work)
+    const flight = flights.join(memoryKeyOf(key), async () =>
+      ofThisConfiguration(await work(), request.upstream),
+    )
     if (flight.started) inputs.set(flight.result, request.subjectToken)
     return flight
   }
@@ -433,6 +435,16 @@ function settled(renewal: Renewal, action: AuditAction, upstream: Upstream): Set
     // A flight that found another's work made no request of its own.
     action: renewal.asked ? action : 'inject',
   }
+}
+
+/**
+ * While replicas are changed to another configuration, one may find what another has stored. It is judged as any row of another
+ * configuration is: not ours to use, and not ours to touch.
+ */
+function ofThisConfiguration(renewal: Renewal, upstream: Upstream): Renewal {
+  if (isSameBinding(renewal.credential.binding, bindingOf(upstream.credential))) return renewal
+  if (!isConnectable(upstream)) throw unavailable(1)
+  throw new BrokerError('connect_required', { reason: 'configuration_changed' })
 }
 
 function isEnded({ expiresAt }: Credential, now: Date): boolean {
