@@ -1,16 +1,13 @@
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
-import { performance } from 'node:perf_hooks'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { type ActivityProof, createActivityProof } from './activity-proof.ts'
 import { createAcquisitionMethods, createAuthorizationClient } from './acquisition/index.ts'
-import { storeRecord } from './audit/direct-record.ts'
 import { type AuditRecorder, createAuditRecorder } from './audit/recorder.ts'
 import { uuidV7 } from './audit/uuid-v7.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { createArrivals } from './core/arrivals.ts'
 import { createBackgroundRenewals } from './core/background-renewals.ts'
-import type { AuditReason, AuditRecord } from './core/audit-event.ts'
+import type { AuditRecord } from './core/audit-event.ts'
 import { createConnections } from './core/connections.ts'
 import type { CredentialKey } from './core/credential.ts'
 import { createCredentialAcquirer } from './core/credential-acquirer.ts'
@@ -32,7 +29,7 @@ import type { SubjectTokens } from './core/ports/subject-tokens.ts'
 import type { Timer } from './core/ports/timer.ts'
 import { createRefreshCoordinator } from './core/refresh-coordinator.ts'
 import { createReplicaMemory } from './core/replica-memory.ts'
-import { auditReasonOf, createResolutionRecorder } from './core/resolution-recorder.ts'
+import { createResolutionRecorder } from './core/resolution-recorder.ts'
 import type { Secret } from './core/secret.ts'
 import { waitAtMost } from './core/single-flight.ts'
 import { createTokenEndpointPauses } from './core/token-endpoint-pauses.ts'
@@ -46,6 +43,7 @@ import { createOidcClient } from './identity/oidc-client.ts'
 import { createSignIn } from './identity/sign-in.ts'
 import { createSignInTokens } from './identity/sign-in-tokens.ts'
 import { createSubjectTokens } from './identity/subject-tokens.ts'
+import { keyCheckOf, keyringOf } from './keys.ts'
 import type { BrokerLog } from './log.ts'
 import { createMetrics } from './metrics/metrics.ts'
 import { createHttpClient } from './outbound/http-client.ts'
@@ -53,18 +51,13 @@ import { pages } from './pages/pages.ts'
 import { createConnectStore } from './sealing/connect-store.ts'
 import { createCredentialStore } from './sealing/credential-store.ts'
 import { createEnvelope } from './sealing/envelope.ts'
-import { createKeyCheck, type KeyCheck } from './sealing/key-check.ts'
-import { createKeyRewrap, type RewrapReport } from './sealing/key-rewrap.ts'
-import { createKeyring, type Keyring } from './sealing/keyring.ts'
+import type { KeyCheck } from './sealing/key-check.ts'
 import { createWatchedSealer } from './sealing/watched-sealer.ts'
-import { createActivityBatches } from './storage/activity-batches.ts'
 import { createActivityStore } from './storage/activity-store.ts'
 import { createConnectRecords } from './storage/connect-records.ts'
 import { createCredentialRecords } from './storage/credential-records.ts'
 import type { Database } from './storage/database.ts'
 import { createDueRenewals } from './storage/due-renewals.ts'
-import { createEncryptionKeyRecords } from './storage/encryption-key-records.ts'
-import { createSealedRows } from './storage/sealed-rows.ts'
 import { createSessionRecords } from './storage/session-records.ts'
 import { startWriter } from './writer.ts'
 
@@ -246,7 +239,7 @@ export function compose(options: {
     }),
     keyCheck,
     proof,
-    start: background.start,
+    start: () => background.start(),
     async warmUp() {
       await identity.authenticator.probe()
     },
@@ -316,76 +309,6 @@ function recorderOf(
     whenFull: config.audit.whenFull,
     log,
   })
-}
-
-/** For commands that ask about keys without a running broker. */
-export function keyCheckFor(config: BrokerConfig, database: Database): KeyCheck {
-  return keyCheckOf(keyringOf(config), database)
-}
-
-/** `keys rewrap` beside running brokers: a writer of its own in the activity log, because their spools are theirs. */
-export async function rewrapKeys(options: {
-  readonly config: BrokerConfig
-  readonly database: Database
-  readonly signal: AbortSignal
-  readonly onProgress: (rows: number, rowsToMove: number) => void
-}): Promise<RewrapReport & { readonly recorded: boolean }> {
-  const { config, database, signal, onProgress } = options
-  const keyring = keyringOf(config)
-  const records = createEncryptionKeyRecords(database)
-  await createKeyCheck({ keyring, records }).verify()
-  const rewrap = createKeyRewrap({
-    keyring,
-    sealer: createEnvelope(keyring),
-    rows: createSealedRows(database),
-    records,
-    pause: (ms) => sleep(ms),
-    elapsedMs: () => performance.now(),
-  })
-  const record = startKeyRewrapRecord(database)
-  try {
-    const report = await rewrap.run({ signal, onProgress })
-    const failure = report.unopened > 0 ? 'credential_corrupt' : 'interrupted'
-    const isWhole = report.end === 'done' && report.unopened === 0
-    return { ...report, recorded: await record(isWhole ? undefined : failure) }
-  } catch (error) {
-    await record(auditReasonOf(error))
-    throw error
-  }
-}
-
-/** A database that is away has cost its time already. */
-const rewrapRecordMs = 3000
-
-/** Gives what stores the one record; whether it could. */
-function startKeyRewrapRecord(database: Database) {
-  const clock: Clock = { now: () => new Date() }
-  const startedAt = clock.now()
-  const store = createActivityBatches(database)
-  return async (reason: AuditReason | undefined): Promise<boolean> => {
-    const record: AuditRecord = {
-      requestId: randomUUID(),
-      startedAt,
-      type: 'administration',
-      actor: { kind: 'system', id: 'onbehalf' },
-      userId: undefined,
-      issuer: undefined,
-      upstream: undefined,
-      action: 'key_rewrap',
-      method: 'unknown',
-      outcome: reason === undefined ? 'success' : 'failure',
-      reason,
-    }
-    return storeRecord({ record, store, clock, deadlineMs: rewrapRecordMs })
-  }
-}
-
-function keyringOf(config: BrokerConfig): Keyring {
-  return createKeyring(config.encryptionKeys)
-}
-
-function keyCheckOf(keyring: Keyring, database: Database): KeyCheck {
-  return createKeyCheck({ keyring, records: createEncryptionKeyRecords(database) })
 }
 
 function identityRoom(

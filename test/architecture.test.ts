@@ -51,6 +51,7 @@ const rootFiles = [
   'activity-proof.ts',
   'main.ts',
   'index.ts',
+  'keys.ts',
   'compose.ts',
   'broker.ts',
   'log.ts',

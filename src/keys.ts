@@ -1,0 +1,84 @@
+import { randomUUID } from 'node:crypto'
+import { performance } from 'node:perf_hooks'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { storeRecord } from './audit/direct-record.ts'
+import type { BrokerConfig } from './config/broker-config.ts'
+import type { AuditReason, AuditRecord } from './core/audit-event.ts'
+import type { Clock } from './core/ports/clock.ts'
+import { auditReasonOf } from './core/resolution-recorder.ts'
+import { createEnvelope } from './sealing/envelope.ts'
+import { createKeyCheck, type KeyCheck } from './sealing/key-check.ts'
+import { createKeyRewrap, type RewrapReport } from './sealing/key-rewrap.ts'
+import { createKeyring, type Keyring } from './sealing/keyring.ts'
+import { createActivityBatches } from './storage/activity-batches.ts'
+import type { Database } from './storage/database.ts'
+import { createEncryptionKeyRecords } from './storage/encryption-key-records.ts'
+import { createSealedRows } from './storage/sealed-rows.ts'
+
+/** The wiring of what broker and commands do with the encryption keys. */
+export function keyringOf(config: BrokerConfig): Keyring {
+  return createKeyring(config.encryptionKeys)
+}
+
+export function keyCheckOf(keyring: Keyring, database: Database): KeyCheck {
+  return createKeyCheck({ keyring, records: createEncryptionKeyRecords(database) })
+}
+
+/**
+ * `keys rewrap` beside running brokers. A writer of its own in the activity log, because their spools are theirs.
+ * @throws OperatorError encryption_keys_refused, BrokerError storage_unavailable
+ */
+export async function rewrapKeys(options: {
+  readonly config: BrokerConfig
+  readonly database: Database
+  readonly signal: AbortSignal
+  readonly onProgress: (rows: number, rowsToMove: number) => void
+}): Promise<RewrapReport & { readonly recorded: boolean }> {
+  const { config, database, signal, onProgress } = options
+  const keyring = keyringOf(config)
+  await keyCheckOf(keyring, database).verify()
+  const rewrap = createKeyRewrap({
+    keyring,
+    sealer: createEnvelope(keyring),
+    rows: createSealedRows(database),
+    records: createEncryptionKeyRecords(database),
+    pause: (ms) => sleep(ms),
+    elapsedMs: () => performance.now(),
+  })
+  const record = startRecord(database)
+  try {
+    const report = await rewrap.run({ signal, onProgress })
+    const failure = report.unopened > 0 ? 'credential_corrupt' : 'interrupted'
+    const isWhole = report.end === 'done' && report.unopened === 0
+    return { ...report, recorded: await record(isWhole ? undefined : failure) }
+  } catch (error) {
+    await record(auditReasonOf(error))
+    throw error
+  }
+}
+
+/** A database that is away has cost its time already. */
+const recordWithinMs = 3000
+
+/** Gives what stores the one record; whether it could. */
+function startRecord(database: Database) {
+  const clock: Clock = { now: () => new Date() }
+  const startedAt = clock.now()
+  const store = createActivityBatches(database)
+  return (reason: AuditReason | undefined): Promise<boolean> => {
+    const record: AuditRecord = {
+      requestId: randomUUID(),
+      startedAt,
+      type: 'administration',
+      actor: { kind: 'system', id: 'onbehalf' },
+      userId: undefined,
+      issuer: undefined,
+      upstream: undefined,
+      action: 'key_rewrap',
+      method: 'unknown',
+      outcome: reason === undefined ? 'success' : 'failure',
+      reason,
+    }
+    return storeRecord({ record, store, clock, deadlineMs: recordWithinMs })
+  }
+}
