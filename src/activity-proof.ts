@@ -1,15 +1,18 @@
 import { createActivityVerifier } from './audit/activity-verification.ts'
 import { type Checkpoints, startCheckpoints } from './audit/checkpoints.ts'
+import { startDestinations } from './audit/destinations.ts'
 import { startRetention } from './audit/retention.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import type { ActivityVerifier } from './core/ports/activity-proof.ts'
 import type { ActivitySigner } from './core/ports/activity-signer.ts'
+import type { HttpClient } from './core/ports/http-client.ts'
 import type { Sealer } from './core/ports/sealer.ts'
 import { waitAtMost } from './core/single-flight.ts'
 import type { BrokerLog } from './log.ts'
 import { createActivitySigner } from './sealing/activity-signer.ts'
 import { createEnvelope } from './sealing/envelope.ts'
 import { createKeyring } from './sealing/keyring.ts'
+import { createActivityArrivals } from './storage/activity-arrivals.ts'
 import { createActivityPartitions } from './storage/activity-partitions.ts'
 import { createActivityProofRecords } from './storage/activity-proof-records.ts'
 import type { Database } from './storage/database.ts'
@@ -35,15 +38,19 @@ export function createActivityProof(options: {
   readonly config: BrokerConfig
   readonly databases: { readonly calls: Database; readonly searches: Database }
   readonly sealer: Sealer
+  readonly http: HttpClient
   readonly log: BrokerLog
+  readonly version: string
 }): ActivityProof {
-  const { config, databases, sealer, log } = options
+  const { config, databases, sealer, http, log, version } = options
   const { calls, searches } = databases
   const signer = createActivitySigner({ records: createSigningKeyRecords(calls), sealer })
   /** Whole tables are read: that keeps no call waiting. */
   const reading = createActivityProofRecords(searches)
   let checkpoints: Checkpoints | undefined
   let retention: ReturnType<typeof startRetention> | undefined
+  let destinations: ReturnType<typeof startDestinations> | undefined
+  const leases = createTaskLeases(calls)
 
   return {
     signer,
@@ -55,16 +62,26 @@ export function createActivityProof(options: {
         partitions: createActivityPartitions(calls),
         records: reading,
         signer,
-        leases: createTaskLeases(calls),
+        leases,
         retentionDays: config.audit.retentionDays,
         log,
+      })
+      destinations = startDestinations(config.audit.destinations, {
+        arrivals: createActivityArrivals(searches),
+        leases,
+        signer,
+        http,
+        clock: { now: () => new Date() },
+        log,
+        version,
       })
       await waitAtMost(retention, firstRetentionMs)
     },
 
     async stop() {
       const ended = retention?.then((running) => running.stop())
-      await waitAtMost(Promise.allSettled([ended, checkpoints?.stop()]), stopMs)
+      const all = [ended, checkpoints?.stop(), destinations?.stop()]
+      await waitAtMost(Promise.allSettled(all), stopMs)
     },
   }
 }

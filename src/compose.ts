@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
+import { performance } from 'node:perf_hooks'
 import { type ActivityProof, createActivityProof } from './activity-proof.ts'
 import { createAcquisitionMethods, createAuthorizationClient } from './acquisition/index.ts'
 import { type AuditRecorder, createAuditRecorder } from './audit/recorder.ts'
@@ -34,6 +35,7 @@ import type { Secret } from './core/secret.ts'
 import { waitAtMost } from './core/single-flight.ts'
 import { createTokenEndpointPauses } from './core/token-endpoint-pauses.ts'
 import type { CredentialMode, Upstream } from './core/upstream.ts'
+import { createWakeups } from './core/wakeups.ts'
 import { createApp } from './http/app.ts'
 import type { HttpApp } from './http/http-env.ts'
 import { createMetricsApp } from './http/routes/metrics.ts'
@@ -128,6 +130,7 @@ export function compose(options: {
   const memory = createCredentialMemory()
   const methods = countedMethods(createAcquisitionMethods({ http, clock, log }), metrics)
   const pauses = createTokenEndpointPauses({ clock, random: Math.random })
+  const wakeups = createWakeups({ notices: databases.notices })
   const arrivals = createArrivals()
   const identity = identityRoom(options, { http, sealer: watched, clock })
   const { subjectTokens } = identity
@@ -152,7 +155,15 @@ export function compose(options: {
   const resolver = createCredentialResolver({
     credentials,
     memory,
-    refresh: createRefreshCoordinator({ credentials, memory, methods, pauses, clock }),
+    refresh: createRefreshCoordinator({
+      credentials,
+      memory,
+      methods,
+      wakeups,
+      clock,
+      stopwatch: { read: () => performance.now() },
+      random: Math.random,
+    }),
     acquirer: createCredentialAcquirer({
       credentials,
       memory,
@@ -183,7 +194,14 @@ export function compose(options: {
     random: Math.random,
   })
 
-  const proof = createActivityProof({ config, databases, sealer, log })
+  const proof = createActivityProof({
+    config,
+    databases,
+    sealer,
+    http,
+    log,
+    version: options.version,
+  })
   const { protectedResources } = identity
   const app = createApp({
     publicUrl,

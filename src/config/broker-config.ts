@@ -1,3 +1,4 @@
+import type { ActivityDestination } from '../core/activity-destination.ts'
 import type { Admins, Issuer, Login, ServiceWithKeys } from '../core/issuer.ts'
 import type { Secret } from '../core/secret.ts'
 import type { Upstream } from '../core/upstream.ts'
@@ -35,5 +36,6 @@ export type BrokerConfig = {
     readonly spoolLimitBytes: number
     readonly whenFull: 'refuse' | 'drop'
     readonly retentionDays: number
+    readonly destinations: readonly ActivityDestination[]
   }
 }

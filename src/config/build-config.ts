@@ -1,10 +1,12 @@
 import { dirname, resolve } from 'node:path'
+import type { ActivityDestination } from '../core/activity-destination.ts'
 import type { BrokerConfig } from './broker-config.ts'
 import { buildIdentity } from './build-identity.ts'
 import { buildUpstreams } from './build-upstream.ts'
 import { refuseWhatIsNotYet } from './not-yet.ts'
 import type { Report } from './problem.ts'
 import type { ConfigFile } from './schema.ts'
+import { requireSafeTransport } from './transport-rule.ts'
 
 const daySeconds = 86_400
 
@@ -31,6 +33,7 @@ export function buildConfig(file: ConfigFile, path: string, report: Report): Bro
       spoolLimitBytes: file.audit.spool_limit,
       whenFull: file.audit.when_full,
       retentionDays: file.audit.retention / daySeconds,
+      destinations: buildDestinations(file, report),
     },
   }
 }
@@ -43,6 +46,20 @@ function checkEncryptionKeys(file: ConfigFile, report: Report): void {
     }
     ids.add(id)
   }
+}
+
+function buildDestinations({ audit }: ConfigFile, report: Report): readonly ActivityDestination[] {
+  const seen = new Set<string>()
+  return audit.destinations.map((destination, index) => {
+    const path = ['audit', 'destinations', index]
+    const { kind, url, secret, allow_private_network: allowPrivateNetwork } = destination
+    const setting = [...path, 'allow_private_network']
+    requireSafeTransport(url, [...path, 'url'], { allowed: allowPrivateNetwork, setting }, report)
+    if (seen.has(`${kind} ${url}`)) report.problem(path, 'is the same as another one')
+    seen.add(`${kind} ${url}`)
+    const named = `audit.destinations[${index}]`
+    return { kind, url, secret, allowPrivateNetwork, setting: named }
+  })
 }
 
 function checkMetricsAddress({ listen }: ConfigFile, report: Report): void {

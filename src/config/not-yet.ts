@@ -24,8 +24,6 @@ export function refuseWhatIsNotYet(file: ConfigFile, report: Report): void {
   for (const [index, service] of file.identity.services.entries()) {
     refuse(['identity', 'services', index, 'may_offboard'], service.may_offboard)
   }
-  const { audit } = file
-  refuse(['audit', 'destinations'], audit.destinations.length > 0)
   refuse(['allowed_origins'], file.allowed_origins.length > 0)
   for (const [name, value] of Object.entries(file.authorization_server)) {
     const byDefault: unknown = Reflect.get(defaultAuthorizationServer, name)

@@ -90,11 +90,17 @@ const audit = z
         z.strictObject({
           kind: z.enum(['webhook', 'otlp']).meta({ standIn: 'webhook' }),
           url: httpUrl(),
-          secret: secret().optional(),
+          secret: secret()
+            .optional()
+            .describe('Signs what is sent (webhook), or is sent as a bearer token (otlp).'),
+          allow_private_network: z
+            .boolean()
+            .default(false)
+            .describe('Allows http and private addresses.'),
         }),
       )
       .default([])
-      .describe('Where records are sent besides the table. Not available yet.'),
+      .describe('Where records are sent besides the table.'),
   })
   .prefault({})
   .describe('The activity log.')
