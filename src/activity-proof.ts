@@ -80,7 +80,9 @@ export function createActivityProof(options: {
 
     async stop() {
       const ended = retention?.then((running) => running.stop())
-      const all = [ended, checkpoints?.stop(), destinations?.stop()]
+      const all = [ended, checkpoints?.stop(), destinations?.stop()].filter(
+        (stopping) => stopping !== undefined,
+      )
       await waitAtMost(Promise.allSettled(all), stopMs)
     },
   }

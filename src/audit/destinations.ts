@@ -71,47 +71,55 @@ async function keepSending(
   ports: DestinationPorts,
   signal: AbortSignal,
 ): Promise<void> {
-  const { leases, log, pollMs = 1000, retryMs = 1000 } = ports
+  const { leases, pollMs = 1000 } = ports
   const id = destinationId(destination)
   const task = `activity_destination ${id}`
-  const at = destination.setting
-  let failures = 0
-  let limit = recordsPerDelivery
-  let nextAt = 0
+  const attempts = createAttempts(destination.setting, ports)
 
-  const failed = (status: number | null) => {
-    if (failures === 0) log.warn({ event: 'activity_destination_failing', at, status })
-    const pause = Math.min(longestPauseMs, retryMs * 2 ** Math.min(failures, 20))
-    failures += 1
-    nextAt = performance.now() + pause * (0.5 + Math.random() / 2)
+  /** Whether there may be more to send at once. */
+  async function sendSome(): Promise<boolean> {
+    if (!(await leases.hold(task, leaseMs))) return false
+    const after = await ports.arrivals.register(id)
+    if (attempts.pauseMs() > 0) return false
+    const outcome = await deliverNext(destination, ports, after, attempts.limit())
+    if (outcome === 'sent') attempts.succeeded()
+    else if (outcome !== 'nothing') attempts.failed(outcome.status)
+    return outcome === 'sent'
   }
 
   while (!signal.aborted) {
-    let wait = pollMs
-    try {
-      if (await leases.hold(task, leaseMs)) {
-        const after = await ports.arrivals.register(id)
-        if (performance.now() >= nextAt) {
-          const outcome = await deliverNext(destination, ports, after, limit)
-          if (outcome === 'sent') {
-            wait = 0
-            limit = Math.min(recordsPerDelivery, limit * 2)
-            if (failures > 0) log.info({ event: 'activity_destination_recovered', at })
-            failures = 0
-          } else if (outcome !== 'nothing') {
-            // Too large for it: half as much the next time.
-            if (outcome.status === 413) limit = Math.max(1, limit >> 1)
-            failed(outcome.status)
-          }
-        }
-      }
-    } catch {
-      // The database is away, which others say. What is not marked as delivered is sent again.
-    }
-    const until = Math.max(wait, Math.min(nextAt - performance.now(), longestSleepMs))
-    if (until > 0) await sleep(until, undefined, { signal }).catch(() => {})
+    // Where the database is away, others say so. What is not marked as delivered is sent again.
+    const isMore = await sendSome().catch(() => false)
+    const pause = Math.min(attempts.pauseMs(), longestSleepMs)
+    const wait = isMore ? 0 : Math.max(pollMs, pause)
+    if (wait > 0) await sleep(wait, undefined, { signal }).catch(() => {})
   }
   await leases.release(task).catch(() => {})
+}
+
+/** How long to wait after failures, and how much to send. */
+function createAttempts(at: string, { log, retryMs = 1000 }: DestinationPorts) {
+  let failures = 0
+  let limit = recordsPerDelivery
+  let nextAt = 0
+  return {
+    limit: () => limit,
+    pauseMs: () => Math.max(0, nextAt - performance.now()),
+    succeeded(): void {
+      limit = Math.min(recordsPerDelivery, limit * 2)
+      if (failures > 0) log.info({ event: 'activity_destination_recovered', at })
+      failures = 0
+    },
+    failed(status: number | null): void {
+      if (failures === 0) log.warn({ event: 'activity_destination_failing', at, status })
+      // Too large for it: half as much the next time.
+      if (status === 413) limit = Math.max(1, limit >> 1)
+      const pause = Math.min(longestPauseMs, retryMs * 2 ** Math.min(failures, 20))
+      failures += 1
+      // Jitter: many brokers that lost one destination do not come back together.
+      nextAt = performance.now() + pause * (0.5 + Math.random() / 2)
+    },
+  }
 }
 
 async function deliverNext(

@@ -21,7 +21,7 @@ async function receiver() {
     if (status === 0) response.destroy()
     else response.writeHead(status, { 'content-type': 'application/json' }).end(control.body)
   })
-  onTestFinished(server.close)
+  onTestFinished(() => server.close())
   return { deliveries: server.requests, control, url: server.origin }
 }
 
@@ -34,7 +34,8 @@ async function testDestinations() {
   const { database, drop } = await createTestDatabase()
   onTestFinished(drop)
   await maintain({ database, retentionDays: 90, log: { info() {}, warn() {} } })
-  const { signer, verify: verifyLog } = proofOf(database)
+  const proof = proofOf(database)
+  const { signer } = proof
   const said: object[] = []
   const log = {
     info: (entry: object) => void said.push(entry),
@@ -58,7 +59,7 @@ async function testDestinations() {
       retryMs: 20,
       ...more,
     })
-    onTestFinished(running.stop)
+    onTestFinished(() => running.stop())
     return running
   }
 
@@ -67,7 +68,15 @@ async function testDestinations() {
       expect(await database.sql`select from activity_destination`).toHaveLength(count),
     )
 
-  return { database, sql: database.sql, signer, verifyLog, said, start, registered }
+  return {
+    database,
+    sql: database.sql,
+    signer,
+    verifyLog: () => proof.verify(),
+    said,
+    start,
+    registered,
+  }
 }
 
 function webhook(url: string, more: Partial<ActivityDestination> = {}): ActivityDestination {
