@@ -21,15 +21,16 @@ export function createEntraOnBehalfOf(ports: {
   const { requests, revocations } = ports
   return {
     name: 'entra_obo',
-    async acquire(upstream, subjectToken) {
-      return requests.send(upstream, onBehalfOfGrant(upstream, subjectToken))
+    async acquire(upstream, subjectToken, watch) {
+      return requests.send(upstream, onBehalfOfGrant(upstream, subjectToken), watch)
     },
     // The configured scopes rather than the granted ones: Entra leaves `offline_access` out of what it says it granted, and
     // without it the next refresh brings no refresh token.
-    async refresh(upstream, refreshToken) {
+    async refresh(upstream, refreshToken, _scopes, watch) {
       const grant = refreshGrant(refreshToken, upstream.credential.scopes)
-      return requests.send(upstream, { ...grant, sendsResource: false })
+      return requests.send(upstream, { ...grant, sendsResource: false }, watch)
     },
+    readRefresh: (upstream, answer) => requests.read(upstream, 'refresh', answer),
     async revoke(upstream, token, hint) {
       return revocations.revoke(upstream, token, hint)
     },

@@ -13,9 +13,10 @@ export function createOAuthConnect(ports: {
   const { requests, revocations } = ports
   return {
     name: 'connect',
-    async refresh(upstream, refreshToken, scopes) {
-      return requests.send(upstream, refreshGrant(refreshToken, scopes))
+    async refresh(upstream, refreshToken, scopes, watch) {
+      return requests.send(upstream, refreshGrant(refreshToken, scopes), watch)
     },
+    readRefresh: (upstream, answer) => requests.read(upstream, 'refresh', answer),
     async revoke(upstream, token, hint) {
       return revocations.revoke(upstream, token, hint)
     },

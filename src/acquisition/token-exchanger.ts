@@ -21,12 +21,13 @@ export function createTokenExchanger(ports: {
   const { requests, revocations } = ports
   return {
     name: 'token_exchange',
-    async acquire(upstream, subjectToken) {
-      return requests.send(upstream, exchangeGrant(upstream, subjectToken))
+    async acquire(upstream, subjectToken, watch) {
+      return requests.send(upstream, exchangeGrant(upstream, subjectToken), watch)
     },
-    async refresh(upstream, refreshToken, scopes) {
-      return requests.send(upstream, refreshGrant(refreshToken, scopes))
+    async refresh(upstream, refreshToken, scopes, watch) {
+      return requests.send(upstream, refreshGrant(refreshToken, scopes), watch)
     },
+    readRefresh: (upstream, answer) => requests.read(upstream, 'refresh', answer),
     async revoke(upstream, token, hint) {
       return revocations.revoke(upstream, token, hint)
     },

@@ -26,7 +26,12 @@ import type {
 import type { Clock } from './ports/clock.ts'
 import type { CredentialStore } from './ports/credential-store.ts'
 import type { StorageHealth } from './ports/storage-health.ts'
-import { type RefreshCoordinator, type Renewal, unavailable } from './refresh-coordinator.ts'
+import {
+  type RefreshCoordinator,
+  type Renewal,
+  type RenewalOptions,
+  unavailable,
+} from './refresh-coordinator.ts'
 import type { ResolutionRecorder } from './resolution-recorder.ts'
 import { Secret } from './secret.ts'
 import { createSingleFlight, type Flight, waitAtMost } from './single-flight.ts'
@@ -234,7 +239,8 @@ export function createCredentialResolver(ports: {
         : { remembered: stored, action: 'inject' }
     const nowMs = clock.now().getTime()
     if (nowMs < (earlyRetryAtMs.get(memoryKeyOf(key)) ?? 0)) return serveStored()
-    const flight = join(key, request, () => renewal(key, request, stored.credential))
+    const work = () => renewal(key, request, stored.credential, { early: true })
+    const flight = join(key, request, work)
     let result: Renewal | 'late'
     try {
       result = await waitAtMost(flight.result, earlyRenewalWaitMs)
@@ -249,6 +255,8 @@ export function createCredentialResolver(ports: {
       return settled(result, flight.started ? 'refresh' : 'inject', request.upstream)
     }
     if (flight.started) records.whenDone(request, 'refresh', flight.result)
+    // One has waited for all of them; those of the next second are served at once.
+    earlyRetryAtMs.set(memoryKeyOf(key), clock.now().getTime() + earlyRetryMs)
     return serveStored()
   }
 
@@ -270,9 +278,10 @@ export function createCredentialResolver(ports: {
     attempt: Attempt,
   ): Promise<Settled> {
     const work = async () => {
-      const mayRenew = credential.renewable || !isConnectable(request.upstream)
-      if (mayRenew && !forcedRenewals.take(memoryKeyOf(key))) return { credential, asked: false }
-      return renewal(key, request, credential)
+      if (!isConnectable(request.upstream) && !forcedRenewals.take(memoryKeyOf(key))) {
+        return { credential, asked: false }
+      }
+      return renewal(key, request, credential, { forced: true })
     }
     return landed(work, key, 'refresh', request, attempt)
   }
@@ -312,10 +321,13 @@ export function createCredentialResolver(ports: {
     key: CredentialKey,
     request: ResolveRequest,
     current: Credential,
+    options: RenewalOptions = {},
   ): Promise<Renewal> {
-    if (!isConnectable(request.upstream)) return exchange(key, request, { kind: 'stored', current })
+    const { upstream } = request
+    if (!isConnectable(upstream))
+      return exchange(key, request, { kind: 'stored', current }, options)
     if (!current.renewable) throw nothingToRenewWith()
-    return refresh.renew(key, request.upstream, current)
+    return refresh.renew(key, upstream, current, options)
   }
 
   /** Exchanges the subject token; without one at hand, a refresh token that came with the last exchange does as well. */
@@ -323,6 +335,7 @@ export function createCredentialResolver(ports: {
     key: CredentialKey,
     request: ResolveRequest,
     before: Before,
+    options: RenewalOptions = {},
   ): Promise<Renewal> {
     const { person, upstream } = request
     const current = before.kind === 'stored' ? before.current : undefined
@@ -336,7 +349,7 @@ export function createCredentialResolver(ports: {
       return { credential, asked: true }
     }
     if (current?.renewable === true) {
-      return refresh.renew(key, upstream, current)
+      return refresh.renew(key, upstream, current, options)
     }
     if (before.kind === 'stored') throw nothingToRenewWith()
     throw before.reason === 'corrupt'

@@ -1,140 +1,186 @@
-import { LRUCache } from 'lru-cache'
+import { lastingPauseSeconds, passingPauseSeconds } from './backoff.ts'
 import type { Credential, CredentialKey, TokenSet } from './credential.ts'
-import { memoryKeyOf } from './credential-memory.ts'
-import type { CredentialMemory } from './credential-memory.ts'
-import { BrokerError, isBrokerError } from './errors.ts'
+import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
+import { BrokerError } from './errors.ts'
 import { AcquisitionFailure, type FailureVerdict } from './failure-verdict.ts'
+import { sendWithinMs } from './lease.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
-import type { Clock } from './ports/clock.ts'
-import type { CredentialStore, RenewalClaim } from './ports/credential-store.ts'
+import type { Clock, Stopwatch } from './ports/clock.ts'
+import type {
+  ClaimTerms,
+  CredentialStore,
+  RenewalClaim,
+  RenewalSetback,
+  SetbackKind,
+} from './ports/credential-store.ts'
 import { revokeTokens } from './revoke-tokens.ts'
-import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
 import { bindingOf, type Upstream } from './upstream.ts'
+import type { Wakeup, Wakeups } from './wakeups.ts'
 
 /**
- * Redeems a refresh token once per credential generation.
+ * Redeems a refresh token once per credential generation, over any number of replicas.
  *
  * 1. The claim: one statement takes the lease on the generation and commits the intent to send. Without it nothing is sent.
- * 2. The request, holding neither a connection nor a transaction.
+ * 2. The request, holding neither a connection nor a transaction. It leaves only while the lease still covers its answer, and
+ *    once it has left nothing but its own time limit ends it.
  * 3. The commit, where the generation is still the one whose token was used: a late success wins over another's failure, and
  *    a row that was disconnected meanwhile stays away (its new token is revoked).
  *
- * Callers join in one process through the resolver's flights; over several processes the claim decides.
+ * Whoever finds another at it waits for what comes of that, woken by a notice or by looking each second, and takes over when
+ * the lease ends without a word.
  */
 export interface RefreshCoordinator {
   /**
-   * `asked`: this call made the request; false where another replica's was found.
+   * `asked`: this call made the request; false where another's was found, or where callers forced too many.
    * @throws BrokerError connect_required (the grant is dead, or the server asks the person for something: then with its
    * challenge), upstream_unavailable (passing), upstream_misconfigured, policy_denied, storage_unavailable.
    */
-  renew(key: CredentialKey, upstream: Upstream, current: Credential): Promise<Renewal>
+  renew(
+    key: CredentialKey,
+    upstream: Upstream,
+    current: Credential,
+    options?: RenewalOptions,
+  ): Promise<Renewal>
+}
+
+export type RenewalOptions = {
+  /** Callers name the credential as rejected. */
+  readonly forced?: boolean
+  /** The credential is still good: nothing is waited for that may take long. */
+  readonly early?: boolean
 }
 
 export type Renewal = { readonly credential: Credential; readonly asked: boolean }
 
-/** Tokens on their way into the store. */
-type Arrived = { readonly claim: RenewalClaim; readonly tokens: TokenSet }
+/** What to do after a try that settled nothing. */
+type Next = 'claim' | 'look'
 
-/** Renewed credentials that wait for the database, at most. */
-const maxUnsaved = 10_000
+type Work = {
+  readonly key: CredentialKey
+  readonly upstream: Upstream
+  readonly current: Credential
+  readonly terms: ClaimTerms
+  readonly early: boolean
+  readonly wakeup: Wakeup
+}
 
-/** The database's clock decides what is due; a time long gone is due on any clock. */
-const due = new Date(0)
+/** A claim and until when it may be sent on, by the stopwatch. */
+type Turn = { readonly claim: RenewalClaim; readonly sendByMs: number }
 
-/** How long another holder of the lease is waited for before the caller is sent away. */
-const leasedRetryAfterSeconds = 1
+/** How often whoever waits looks at the row, should the notice be lost. */
+const lookEveryMs = 1000
+
+/** After this long without an outcome the callers of a flight are sent away; they left long before. */
+const giveUpAfterMs = 45_000
 
 export function createRefreshCoordinator(ports: {
   readonly credentials: CredentialStore
   readonly memory: CredentialMemory
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
-  readonly pauses: TokenEndpointPauses
+  readonly wakeups: Wakeups
   readonly clock: Clock
+  readonly stopwatch: Stopwatch
+  readonly random: () => number
 }): RefreshCoordinator {
-  const { credentials, memory, methods, pauses, clock } = ports
-  const unsaved = new LRUCache<string, Arrived>({ max: maxUnsaved })
+  const { credentials, memory, methods, wakeups, clock, stopwatch, random } = ports
 
   async function renew(
     key: CredentialKey,
     upstream: Upstream,
     current: Credential,
+    { forced = false, early = false }: RenewalOptions = {},
   ): Promise<Renewal> {
-    const arrived = unsaved.get(memoryKeyOf(key))
-    if (arrived?.claim.generation === current.generation) {
-      return { credential: await save(key, upstream, arrived), asked: false }
+    const terms = { forced, repeatable: upstream.credential.refreshReuse.kind !== 'strict' }
+    const wakeup = wakeups.expect(key)
+    try {
+      return await renewInTurn({ key, upstream, current, terms, early, wakeup })
+    } finally {
+      wakeup.end()
     }
-    refuseWhilePaused(key, upstream)
-    const claim = await credentials.claimRenewal(key, current.generation)
-    if (claim === undefined) {
-      memory.forget(memoryKeyOf(key))
-      return { credential: await renewedByAnother(key, current), asked: false }
-    }
-    const end = current.expiresAt
-    if (claim.afterLostAnswer && end !== undefined && !maySendAgainNow(upstream, current)) {
-      // A process died between its send and its answer: the token may be spent, and what is still good is used up first.
-      await credentials.failRenewal(key, claim, {
-        kind: 'retry',
-        nextTryAt: end,
-        outcomeKnown: false,
-      })
-      throw unavailable((end.getTime() - clock.now().getTime()) / 1000)
-    }
-    return redeem(key, upstream, current, claim)
   }
 
-  function refuseWhilePaused(key: CredentialKey, upstream: Upstream): void {
-    const server = bindingOf(upstream.credential).authorizationServer
-    const seconds = pauses.remainingSeconds(server, memoryKeyOf(key))
-    if (seconds !== undefined) throw unavailable(seconds)
-  }
-
-  /** The claim failed: another replica is at it, has done it, or the next try is not due. */
-  async function renewedByAnother(key: CredentialKey, current: Credential): Promise<Credential> {
-    const found = await credentials.find(key)
-    if (found === undefined) throw new BrokerError('connect_required', { reason: 'not_connected' })
-    const { connection, credential } = found
-    if (credential === undefined) {
-      throw new BrokerError('connect_required', { reason: connection.reason ?? 'refresh_failed' })
+  async function renewInTurn(work: Work): Promise<Renewal> {
+    const { key, current, terms } = work
+    const giveUpAtMs = stopwatch.read() + giveUpAfterMs
+    while (stopwatch.read() < giveUpAtMs) {
+      // Counted from before the claim, so that the lease has begun no earlier than we think.
+      const sendByMs = stopwatch.read() + sendWithinMs
+      const claim = await credentials.claimRenewal(key, current.generation, terms)
+      const outcome = claim === undefined ? 'look' : await redeem(work, { claim, sendByMs })
+      if (typeof outcome !== 'string') return outcome
+      if (outcome === 'claim') continue
+      const found = await othersOutcome(work, giveUpAtMs)
+      if (found !== undefined) return found
     }
-    if (credential.generation !== current.generation) return credential
-    const waitMs = (connection.nextTryAt?.getTime() ?? 0) - clock.now().getTime()
-    throw unavailable(waitMs > 0 ? waitMs / 1000 : leasedRetryAfterSeconds)
+    throw unavailable(1)
   }
 
-  async function redeem(
+  /** The claim failed: another replica is at it, has done it, or the next try is not due. Undefined: it can be claimed now. */
+  async function othersOutcome(work: Work, giveUpAtMs: number): Promise<Renewal | undefined> {
+    const { key, current, terms, early, wakeup } = work
+    let waitedFor: number | undefined
+    while (stopwatch.read() < giveUpAtMs) {
+      const looked = await credentials.lookAtRenewal(key, terms)
+      const credential = credentialOf(looked, key)
+      if (looked === undefined || credential.generation !== current.generation) {
+        memory.forget(memoryKeyOf(key))
+        return { credential, asked: false }
+      }
+      const { leaseEpoch, leasedForSeconds, blockedForSeconds, setback } = looked.renewal
+      if (leasedForSeconds !== undefined) {
+        waitedFor = leaseEpoch
+        // A lease that ends is not told of.
+        await wakeup.wait(Math.min(lookEveryMs, leasedForSeconds * 1000 + 10))
+        continue
+      }
+      if (blockedForSeconds !== undefined) throw unavailable(blockedForSeconds)
+      if (setback !== undefined) {
+        // A challenge is not in the row: whoever needs it asks again.
+        const heard = waitedFor === leaseEpoch && setback.failure !== 'interaction_required'
+        if (early || heard || setback.failure === 'unavailable') throw refusalOf(setback)
+        await wakeup.wait(Math.min(lookEveryMs, setback.retryInSeconds * 1000 + 10))
+        continue
+      }
+      return looked.renewal.forcedTooOften ? { credential, asked: false } : undefined
+    }
+    return undefined
+  }
+
+  /** What the row has, where it has anything that may be used. */
+  function credentialOf(
+    looked: Awaited<ReturnType<CredentialStore['lookAtRenewal']>>,
     key: CredentialKey,
-    upstream: Upstream,
-    current: Credential,
-    claim: RenewalClaim,
-  ): Promise<Renewal> {
+  ): Credential {
+    if (looked?.credential !== undefined) return looked.credential
+    memory.forget(memoryKeyOf(key))
+    const reason =
+      looked === undefined ? 'not_connected' : (looked.connection.reason ?? 'refresh_failed')
+    throw new BrokerError('connect_required', { reason })
+  }
+
+  async function redeem(work: Work, turn: Turn): Promise<Renewal | Next> {
+    const { upstream } = work
+    const { claim, sendByMs } = turn
     const method = methods[upstream.credential.mode]
     let tokens: TokenSet
     try {
-      tokens = await method.refresh(upstream, claim.refreshToken, claim.scopes)
+      tokens = await method.refresh(upstream, claim.refreshToken, claim.scopes, {
+        maySend: () => stopwatch.read() < sendByMs,
+      })
     } catch (error) {
       if (!(error instanceof AcquisitionFailure)) throw error
-      return failed(key, upstream, current, claim, error)
+      return failed(work, turn, error)
     }
-    pauses.succeeded(memoryKeyOf(key))
-    return { credential: await save(key, upstream, { claim, tokens }), asked: true }
+    return { credential: await save(work, claim, tokens), asked: true }
   }
 
-  /** The old refresh token may be spent, so that what a database cannot take at the moment is kept for the next call. */
   async function save(
-    key: CredentialKey,
-    upstream: Upstream,
-    arrived: Arrived,
+    { key, upstream }: Work,
+    claim: RenewalClaim,
+    tokens: TokenSet,
   ): Promise<Credential> {
-    const { claim, tokens } = arrived
     const scopes = tokens.scopes ?? claim.scopes
-    let renewed: Credential | undefined
-    try {
-      renewed = await credentials.commitRenewal(key, claim, { tokens, scopes })
-    } catch (error) {
-      if (isBrokerError(error, 'storage_unavailable')) unsaved.set(memoryKeyOf(key), arrived)
-      throw error
-    }
-    unsaved.delete(memoryKeyOf(key))
+    const renewed = await credentials.commitRenewal(key, claim, { tokens, scopes })
     memory.forget(memoryKeyOf(key))
     return renewed ?? superseded(key, upstream, tokens)
   }
@@ -153,80 +199,81 @@ export function createRefreshCoordinator(ports: {
   }
 
   async function failed(
-    key: CredentialKey,
-    upstream: Upstream,
-    current: Credential,
-    claim: RenewalClaim,
+    work: Work,
+    turn: Turn,
     failure: AcquisitionFailure,
-  ): Promise<Renewal> {
+  ): Promise<Renewal | Next> {
     const { verdict } = failure
+    const { key } = work
+    const { claim } = turn
     switch (verdict.kind) {
       case 'reconnect':
       case 'subject_token_refused': {
         const reason = claim.afterLostAnswer ? 'refresh_outcome_unknown' : 'refresh_failed'
-        await credentials.failRenewal(key, claim, { kind: 'reconnect', reason })
+        const ended = await credentials.failRenewal(key, claim, { kind: 'reconnect', reason })
         memory.forget(memoryKeyOf(key))
+        // Somebody else's turn, or somebody else's success: what the row says counts.
+        if (!ended) return 'look'
         throw new BrokerError('connect_required', { reason, cause: failure })
       }
       case 'interaction_required':
-        await release(key, claim)
+        await lasting(key, claim, 'interaction_required')
         throw new BrokerError('connect_required', {
           reason: 'insufficient_scope',
           ...(verdict.claims === undefined ? {} : { claims: verdict.claims }),
           cause: failure,
         })
       case 'denied':
-        await release(key, claim)
+        await lasting(key, claim, 'denied')
         throw new BrokerError('policy_denied', { cause: failure })
       case 'misconfigured':
-        await release(key, claim)
+        await lasting(key, claim, 'misconfigured')
         throw new BrokerError('upstream_misconfigured', { cause: failure })
       case 'retry_at':
-        return passing(key, upstream, current, claim, verdict, failure)
+        return passing(work, turn, verdict, failure)
     }
   }
 
-  /**
-   * The grant is as good as before, and time alone does not mend what stood in its way, so no time is waited for: whoever
-   * puts it right is served at the next call.
-   */
-  function release(key: CredentialKey, claim: RenewalClaim): Promise<void> {
-    return credentials.failRenewal(key, claim, {
-      kind: 'retry',
-      nextTryAt: due,
-      outcomeKnown: true,
-    })
+  /** The grant is as good as before, and time alone does not mend what stood in its way. */
+  async function lasting(
+    key: CredentialKey,
+    claim: RenewalClaim,
+    failure: SetbackKind,
+  ): Promise<void> {
+    const failCount = claim.failCount + 1
+    const retryInSeconds = lastingPauseSeconds(failCount)
+    const setback = { failure, failCount, retryInSeconds, outcomeKnown: true }
+    await credentials.failRenewal(key, claim, { kind: 'retry', ...setback })
   }
 
   async function passing(
-    key: CredentialKey,
-    upstream: Upstream,
-    current: Credential,
-    claim: RenewalClaim,
+    work: Work,
+    { claim, sendByMs }: Turn,
     verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
     cause: AcquisitionFailure,
-  ): Promise<Renewal> {
+  ): Promise<Next> {
+    const { key, upstream, current } = work
     const lost = verdict.answer === 'lost'
+    // This process stood still, or connecting took too long: nobody is at fault, and the turn can be taken again.
+    const overslept = verdict.answer === 'not_sent' && stopwatch.read() >= sendByMs
     const again = lost && !claim.afterLostAnswer && maySendAgainNow(upstream, current)
-    const nextTryAt = again ? due : nextTry(key, upstream, current, claim, verdict)
-    await credentials.failRenewal(key, claim, { kind: 'retry', nextTryAt, outcomeKnown: !lost })
-    if (again) return renew(key, upstream, current)
-    throw unavailable((nextTryAt.getTime() - clock.now().getTime()) / 1000, cause)
+    const atOnce = again || overslept || verdict.addressRefused === true
+    const setback = atOnce ? noPause(claim) : pauseAfter(upstream, claim, verdict)
+    const kept = await credentials.failRenewal(key, claim, {
+      kind: 'retry',
+      failure: 'unavailable',
+      ...setback,
+      outcomeKnown: !lost,
+    })
+    if (!kept) return 'look'
+    if (again || overslept) return 'claim'
+    throw unavailable(Math.max(setback.retryInSeconds, heldForSeconds(work, lost)), cause)
   }
 
-  function nextTry(
-    key: CredentialKey,
-    upstream: Upstream,
-    current: Credential,
-    claim: RenewalClaim,
-    verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
-  ): Date {
-    const nextTryAt = pauseAfter(key, upstream, verdict)
-    const end = current.expiresAt
-    const firstLoss = verdict.answer === 'lost' && !claim.afterLostAnswer
-    if (!firstLoss || end === undefined) return nextTryAt
-    // A strict server kills the grant when a used token returns, so the old credential is used up before the one risky try.
-    return end > nextTryAt ? end : nextTryAt
+  /** A strict server kills the grant when a used token returns, so the old credential is used up before the one risky try. */
+  function heldForSeconds({ terms, current }: Work, lost: boolean): number {
+    if (!lost || terms.repeatable || current.expiresAt === undefined) return 0
+    return (current.expiresAt.getTime() - clock.now().getTime()) / 1000
   }
 
   /** Whether a refresh token whose answer was lost may be sent again at once. */
@@ -236,15 +283,41 @@ export function createRefreshCoordinator(ports: {
   }
 
   function pauseAfter(
-    key: CredentialKey,
     upstream: Upstream,
+    claim: RenewalClaim,
     verdict: Extract<FailureVerdict, { kind: 'retry_at' }>,
-  ): Date {
-    const server = bindingOf(upstream.credential).authorizationServer
-    return pauses.failed(server, memoryKeyOf(key), verdict)
+  ): Pick<RenewalSetback, 'failCount' | 'retryInSeconds' | 'pause'> {
+    const failCount = claim.failCount + 1
+    const seconds = verdict.retryAfterSeconds
+    if (seconds === undefined) {
+      return { failCount, retryInSeconds: passingPauseSeconds(failCount, random) }
+    }
+    const { authorizationServer } = bindingOf(upstream.credential)
+    return { failCount, retryInSeconds: seconds, pause: { authorizationServer, seconds } }
   }
 
   return { renew }
+}
+
+function noPause({ failCount }: RenewalClaim) {
+  return { failCount, retryInSeconds: 0 }
+}
+
+/** What those hear who waited for a try that failed, or who come before the next one is due. */
+export function refusalOf(setback: {
+  readonly failure: SetbackKind
+  readonly retryInSeconds: number
+}): BrokerError {
+  switch (setback.failure) {
+    case 'unavailable':
+      return unavailable(setback.retryInSeconds)
+    case 'misconfigured':
+      return new BrokerError('upstream_misconfigured')
+    case 'denied':
+      return new BrokerError('policy_denied')
+    case 'interaction_required':
+      return new BrokerError('connect_required', { reason: 'insufficient_scope' })
+  }
 }
 
 /** A refusal that says when to come back: whole seconds, 1 to 900. */

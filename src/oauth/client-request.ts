@@ -3,6 +3,7 @@ import { AcquisitionFailure } from '../core/failure-verdict.ts'
 import {
   type HttpClient,
   OutboundFailure,
+  type OutboundRequest,
   type OutboundResponse,
 } from '../core/ports/http-client.ts'
 import type { Upstream } from '../core/upstream.ts'
@@ -50,7 +51,7 @@ type FormFetchOptions = {
 export async function sendForm(
   http: HttpClient,
   { destination }: ServerEndpoint['endpoint'],
-  limits: { readonly deadlineMs: number; readonly maxBytes: number },
+  limits: Pick<OutboundRequest, 'deadlineMs' | 'maxBytes' | 'maySend'>,
   request: (fetch: FormFetch) => Promise<Response>,
 ): Promise<OutboundResponse> {
   let answer: OutboundResponse | undefined

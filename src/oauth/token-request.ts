@@ -1,10 +1,12 @@
 import { allowInsecureRequests, customFetch, genericTokenEndpointRequest } from 'oauth4webapi'
+import * as z from 'zod'
 import type { TokenSet } from '../core/credential.ts'
 import { AcquisitionFailure } from '../core/failure-verdict.ts'
 import { createLineLimit } from '../core/line-limit.ts'
+import type { TokenRequestWatch } from '../core/ports/acquisition-method.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { HttpClient, OutboundResponse } from '../core/ports/http-client.ts'
-import type { Secret } from '../core/secret.ts'
+import { Secret } from '../core/secret.ts'
 import type { Upstream } from '../core/upstream.ts'
 import type { AuthorizationServers, ServerEndpoint } from './authorization-server.ts'
 import { audienceOf, clientOf, sendForm } from './client-request.ts'
@@ -28,7 +30,10 @@ export type TokenGrant = {
 
 export interface TokenRequests {
   /** Asks the upstream's token endpoint once; a refusal is logged. @throws AcquisitionFailure */
-  send(upstream: Upstream, grant: TokenGrant): Promise<TokenSet>
+  send(upstream: Upstream, grant: TokenGrant, watch?: TokenRequestWatch): Promise<TokenSet>
+
+  /** Reads what `send` handed to `watch.keep`. @throws AcquisitionFailure where it is not readable */
+  read(upstream: Upstream, kind: GrantKind, kept: Secret): TokenSet
 }
 
 export function createTokenRequests(ports: {
@@ -40,17 +45,17 @@ export function createTokenRequests(ports: {
   const { http, clock, servers, log } = ports
   const mayLog = createLineLimit({ clock })
 
-  async function send(upstream: Upstream, grant: TokenGrant): Promise<TokenSet> {
+  async function send(
+    upstream: Upstream,
+    grant: TokenGrant,
+    watch: TokenRequestWatch = {},
+  ): Promise<TokenSet> {
     const server = await servers.token(upstream)
     const requestedAt = clock.now()
-    const response = await post(http, upstream, server, grant)
-    const { tokenAnswerMember, defaultLifetimeSeconds } = upstream.credential
-    const answer = readTokenAnswer(response, {
-      grant: grant.kind,
-      requestedAt,
-      tokenAnswerMember,
-      defaultLifetimeSeconds,
-    })
+    const response = await post(http, upstream, server, { grant, maySend: watch.maySend })
+    const isSuccess = response.status >= 200 && response.status <= 299
+    if (isSuccess) await watch.keep?.(keptAnswer(response, requestedAt))
+    const answer = readAnswer(upstream, grant.kind, response, requestedAt)
     if (answer.kind === 'tokens') return answer.tokens
     const verdict = verdictOfAnswer(response, answer, grant.kind, clock.now())
     warn({
@@ -69,7 +74,42 @@ export function createTokenRequests(ports: {
     if (mayLog([upstream, grant, error ?? '', code ?? ''].join(' '))) log?.warn(line)
   }
 
-  return { send }
+  return {
+    send,
+    read(upstream, kind, kept) {
+      const { response, requestedAt } = readKept(kept)
+      const answer = readAnswer(upstream, kind, response, requestedAt)
+      if (answer.kind === 'tokens') return answer.tokens
+      throw new AcquisitionFailure(verdictOfAnswer(response, answer, kind, clock.now()))
+    },
+  }
+}
+
+function readAnswer(
+  upstream: Upstream,
+  grant: GrantKind,
+  response: OutboundResponse,
+  requestedAt: Date,
+): TokenAnswer {
+  const { tokenAnswerMember, defaultLifetimeSeconds } = upstream.credential
+  return readTokenAnswer(response, {
+    grant,
+    requestedAt,
+    tokenAnswerMember,
+    defaultLifetimeSeconds,
+  })
+}
+
+/** An answer and when it was asked for, in one text; read again by `readKept` alone. */
+function keptAnswer({ status, body }: OutboundResponse, requestedAt: Date): Secret {
+  return new Secret(JSON.stringify({ status, body, requestedAt: requestedAt.getTime() }))
+}
+
+const keptMembers = z.object({ status: z.number(), body: z.string(), requestedAt: z.number() })
+
+function readKept(kept: Secret): { response: OutboundResponse; requestedAt: Date } {
+  const { status, body, requestedAt } = keptMembers.parse(JSON.parse(kept.reveal()))
+  return { response: { status, body, headers: {} }, requestedAt: new Date(requestedAt) }
 }
 
 function errorOf(
@@ -87,11 +127,11 @@ async function post(
   http: HttpClient,
   upstream: Upstream,
   server: ServerEndpoint,
-  grant: TokenGrant,
+  { grant, maySend }: { readonly grant: TokenGrant; readonly maySend: (() => boolean) | undefined },
 ): Promise<OutboundResponse> {
   const { client, authentication } = await clientOf(upstream)
   const form = formOf(upstream, grant)
-  const limits = { deadlineMs: tokenDeadlineMs, maxBytes: tokenMaxBytes }
+  const limits = { deadlineMs: tokenDeadlineMs, maxBytes: tokenMaxBytes, maySend }
   return sendForm(http, server.endpoint, limits, (fetch) =>
     genericTokenEndpointRequest(
       { issuer: audienceOf(server), token_endpoint: server.endpoint.url },

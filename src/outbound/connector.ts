@@ -19,6 +19,7 @@ export type ConnectFault =
   | 'connection_failed'
   | 'deadline_passed'
   | 'name_not_resolved'
+  | 'turn_passed'
   | 'tls_failed'
 
 export const systemLookup: Lookup = (name, callback) => {
@@ -34,6 +35,8 @@ export function createConnector(options: {
   readonly lookup: Lookup
   /** Asked once connected, before anything is written. */
   readonly isLate: () => boolean
+  /** Asked then too: whether it is still this request's turn. */
+  readonly maySend: () => boolean
 }): {
   readonly connect: buildConnector.connector
   /** The connection was given away to be written to: from here on a request may have been sent. */
@@ -42,7 +45,7 @@ export function createConnector(options: {
   readonly fault: () => ConnectFault | undefined
   readonly destroy: () => void
 } {
-  const { guard, lookup, isLate } = options
+  const { guard, lookup, isLate, maySend } = options
   let socket: Socket | undefined
   let given = false
   let known: ConnectFault | undefined
@@ -69,6 +72,7 @@ export function createConnector(options: {
       waiting = false
       known ??= fault
       if (known === undefined && isLate()) known = 'deadline_passed'
+      if (known === undefined && !maySend()) known = 'turn_passed'
       if (known === undefined) {
         given = true
         callback(null, socket)

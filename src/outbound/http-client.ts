@@ -17,6 +17,7 @@ export type OutboundFault =
   | 'deadline_passed'
   | 'name_not_resolved'
   | 'tls_failed'
+  | 'turn_passed'
 
 /** One failed request, for the log: our own words only. `at` is the place in the configuration that led there. */
 export type OutboundLogLine = {
@@ -84,6 +85,7 @@ function exchange({ request, url, guard, lookup, fail }: Exchange): Promise<Outb
       lookup,
       // A process that stood still before it connected must not send a request that others have taken over by now.
       isLate: () => performance.now() >= deadlineAt,
+      maySend: request.maySend ?? (() => true),
     })
     const client = new Client(url.origin, {
       connect: connector.connect,

@@ -2,11 +2,17 @@ import { hash, randomUUID } from 'node:crypto'
 import type { Credential, CredentialKey } from '../core/credential.ts'
 import { BrokerError, isBrokerError } from '../core/errors.ts'
 import type { CredentialRecord, CredentialRecords } from '../core/ports/credential-records.ts'
-import type { CredentialStore, StoredConnection } from '../core/ports/credential-store.ts'
+import type {
+  ClaimTerms,
+  CredentialStore,
+  StoredConnection,
+} from '../core/ports/credential-store.ts'
 import type { Sealer, SealingContext } from '../core/ports/sealer.ts'
 import type { Secret } from '../core/secret.ts'
 
 type TokenField = Extract<SealingContext, { table: 'credential' }>['field']
+
+const plainTerms: ClaimTerms = { repeatable: false, forced: false }
 
 /** The CredentialStore over rows that hold sealed bytes only. Its leases belong to this instance: make one a process. */
 export function createCredentialStore(ports: {
@@ -44,20 +50,30 @@ export function createCredentialStore(ports: {
       return toCredential(record, tokens.accessToken)
     },
 
-    async claimRenewal(key, generation) {
-      const claimed = await records.claim(key, generation, leaseOwner)
+    async claimRenewal(key, generation, terms = plainTerms) {
+      const claimed = await records.claim(key, generation, { ...terms, leaseOwner })
       if (claimed === undefined) return undefined
       const { sealedRefreshToken, ...claim } = claimed
       try {
         const refreshToken = open(sealedRefreshToken, key, 'refresh_token', generation)
         return { generation, ...claim, refreshToken }
       } catch (error) {
-        // Nothing was sent. Without this, callers would hear of a lease for 30 s instead of the fault.
-        const leaseEpoch = claim.leaseEpoch
-        const retry = { nextTryAt: new Date(0), outcomeKnown: true }
-        await records.releaseLease(key, { generation, leaseEpoch }, retry)
+        // Nothing was sent. Without this, callers would hear of a lease instead of the fault.
+        const { leaseEpoch, failCount } = claim
+        await records.releaseLease(
+          key,
+          { generation, leaseEpoch },
+          { failure: 'unavailable', failCount, retryInSeconds: 0, outcomeKnown: true },
+        )
         throw error
       }
+    },
+
+    async lookAtRenewal(key, terms = plainTerms) {
+      const looked = await records.look(key, terms)
+      if (looked === undefined) return undefined
+      const { record, renewal } = looked
+      return { connection: connectionOf(record), credential: openCredential(record), renewal }
     },
 
     async commitRenewal(key, claim, { tokens, scopes }) {

@@ -1,9 +1,13 @@
+import type postgres from 'postgres'
 import type { ConnectionReason, CredentialKey } from '../core/credential.ts'
+import { leaseSeconds } from '../core/lease.ts'
 import type { CredentialRecord, CredentialRecords } from '../core/ports/credential-records.ts'
-import type { StoredConnection } from '../core/ports/credential-store.ts'
+import type { RenewalState, SetbackKind, StoredConnection } from '../core/ports/credential-store.ts'
 import type { CredentialBinding, MethodName } from '../core/upstream.ts'
 import type { Database } from './database.ts'
 import { invalidation } from './invalidations.ts'
+import { credentialSubject, notify } from './notice-channel.ts'
+import { pauseServer } from './token-endpoint-pauses.ts'
 
 type ConnectionRow = {
   issuer: string
@@ -32,8 +36,18 @@ type ClaimRow = {
   next_generation: number
   lease_epoch: number
   after_lost_answer: boolean
+  fail_count: number
   refresh_token: Buffer
   scopes: string[]
+}
+
+type LookRow = {
+  lease_epoch: number
+  failure: SetbackKind | null
+  leased_seconds: number | null
+  blocked_seconds: number | null
+  retry_seconds: number | null
+  forced_too_often: boolean
 }
 
 type TakenRow = {
@@ -45,6 +59,9 @@ type TakenRow = {
   access_token: Buffer | null
   refresh_token: Buffer | null
 }
+
+/** How often a minute a connection may be renewed because callers name its credential as rejected. */
+const forcedPerMinute = 5
 
 export function createCredentialRecords(database: Database): CredentialRecords {
   const { run, sql } = database
@@ -63,6 +80,21 @@ export function createCredentialRecords(database: Database): CredentialRecords {
   const isClaimed = (claim: { readonly generation: number; readonly leaseEpoch: number }) => sql`
     credential.generation = ${claim.generation} AND credential.lease_epoch = ${claim.leaseEpoch}
     AND credential.lease_owner IS NOT NULL`
+  const lease = sql`make_interval(secs => ${leaseSeconds})`
+  const tellWaiters = (key: CredentialKey) => notify(sql, 'credential', credentialSubject(key))
+  const pausedUntil = sql`
+    SELECT paused_until FROM token_endpoint_pause
+    WHERE token_endpoint_pause.authorization_server = credential.authorization_server`
+  const recentlyForced = sql`
+    array(SELECT at FROM unnest(credential.forced_at) AS at WHERE at > now() - interval '1 minute')`
+  /** Until when a refresh token rests that may be spent; null where it need not. */
+  const heldUntil = (repeatable: boolean) =>
+    repeatable
+      ? sql`NULL::timestamptz`
+      : sql`CASE WHEN credential.attempt_started_at IS NULL THEN NULL ELSE credential.expires_at END`
+  /** Null where that is over, or was never said. */
+  const secondsUntil = (instant: postgres.PendingQuery<postgres.Row[]>) => sql`
+    CASE WHEN ${instant} > now() THEN extract(epoch FROM ${instant} - now())::float8 END`
   const textArray = (values: readonly string[]) => sql`${sql.array([...values])}::text[]`
 
   return {
@@ -119,39 +151,61 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             connected_at = CASE WHEN excluded.renewed THEN credential.connected_at ELSE excluded.connected_at END,
             obtained_at = excluded.obtained_at, expires_at = excluded.expires_at,
             lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
-            fail_count = 0, next_try_at = NULL
+            fail_count = 0, next_try_at = NULL, failure = NULL,
+            forced_at = CASE WHEN excluded.renewed THEN credential.forced_at ELSE '{}' END
           WHERE credential.generation < excluded.generation
-          RETURNING ${credentialColumns})
+          RETURNING ${credentialColumns}, ${tellWaiters(key)})
           ${isGiven ? sql`, ${invalidation(sql, key, 'stored')}` : sql``}
           SELECT * FROM stored`,
       )
       return row && toRecord(row)
     },
 
-    async claim(key, generation, leaseOwner) {
+    async claim(key, generation, { leaseOwner, repeatable, forced }) {
       // An attempt that is still open keeps its time, so that this one is known by it: a time that is not this statement's
       // now() is an earlier attempt's, whose answer nobody saw.
       const [row] = await run(
         () => sql<ClaimRow[]>`
           UPDATE credential SET
             lease_owner = ${leaseOwner}, lease_epoch = lease_epoch + 1,
-            lease_until = now() + interval '30 seconds',
-            attempt_started_at = coalesce(attempt_started_at, now())
+            lease_until = now() + ${lease},
+            attempt_started_at = coalesce(attempt_started_at, now()),
+            forced_at = CASE WHEN ${forced} THEN ${recentlyForced} || now() ELSE forced_at END
           WHERE ${isOwn(key)} AND generation = ${generation} AND status = 'connected'
             AND refresh_token IS NOT NULL
             AND (lease_until IS NULL OR lease_until <= now())
             AND (next_try_at IS NULL OR next_try_at <= now())
+            AND (${heldUntil(repeatable)} IS NULL OR expires_at <= now())
+            AND (NOT ${forced} OR cardinality(${recentlyForced}) < ${forcedPerMinute})
+            AND NOT EXISTS (SELECT FROM (${pausedUntil}) AS pause WHERE paused_until > now())
           RETURNING nextval('credential_generation') AS next_generation, lease_epoch,
-            attempt_started_at <> now() AS after_lost_answer, refresh_token, scopes`,
+            attempt_started_at <> now() AS after_lost_answer,
+            -- A failure that is long over no longer counts towards the next pause.
+            CASE WHEN next_try_at > now() - interval '1 minute' THEN fail_count ELSE 0 END AS fail_count,
+            refresh_token, scopes`,
       )
       if (row === undefined) return undefined
       return {
         nextGeneration: row.next_generation,
         leaseEpoch: row.lease_epoch,
         afterLostAnswer: row.after_lost_answer,
+        failCount: row.fail_count,
         sealedRefreshToken: row.refresh_token,
         scopes: row.scopes,
       }
+    },
+
+    async look(key, { repeatable, forced }) {
+      const [row] = await run(
+        () => sql<(CredentialRow & LookRow)[]>`
+          SELECT ${credentialColumns}, lease_epoch, failure,
+            ${secondsUntil(sql`lease_until`)} AS leased_seconds,
+            ${secondsUntil(sql`greatest((${pausedUntil}), ${heldUntil(repeatable)})`)} AS blocked_seconds,
+            ${secondsUntil(sql`next_try_at`)} AS retry_seconds,
+            ${forced} AND cardinality(${recentlyForced}) >= ${forcedPerMinute} AS forced_too_often
+          FROM credential WHERE ${isOwn(key)}`,
+      )
+      return row && { record: toRecord(row), renewal: toRenewalState(row) }
     },
 
     async commit(key, fromGeneration, record) {
@@ -165,37 +219,43 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             access_token = ${record.sealedAccessToken}, refresh_token = ${record.sealedRefreshToken},
             renewed = true, obtained_at = now(), expires_at = ${record.expiresAt ?? null},
             lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
-            fail_count = 0, next_try_at = NULL
+            fail_count = 0, next_try_at = NULL, failure = NULL
           WHERE ${isOwn(key)} AND generation = ${fromGeneration}
-          RETURNING ${credentialColumns}`,
+          RETURNING ${credentialColumns}, ${tellWaiters(key)}`,
       )
       return row && toRecord(row)
     },
 
     async endConnection(key, claim, reason) {
-      await run(
+      const { count } = await run(
         () => sql`
           UPDATE credential SET
             status = 'reconnect_required', reason = ${reason},
             access_token = NULL, refresh_token = NULL,
             lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
-            fail_count = fail_count + 1, next_try_at = NULL
-          WHERE ${isOwn(key)} AND ${isClaimed(claim)}`,
+            fail_count = fail_count + 1, next_try_at = NULL, failure = NULL
+          WHERE ${isOwn(key)} AND ${isClaimed(claim)}
+          RETURNING ${tellWaiters(key)}`,
       )
+      return count > 0
     },
 
-    async releaseLease(key, claim, retry) {
-      // The claim began 30 s before its lease ends; an attempt of that very time is this claim's own.
-      await run(
+    async releaseLease(key, claim, { failure, failCount, retryInSeconds, outcomeKnown, pause }) {
+      // The claim began so long before its lease ends; an attempt of that very time is this claim's own.
+      const { count } = await run(
         () => sql`
+          ${pause === undefined ? sql`` : sql`WITH paused AS (${pauseServer(sql, pause)})`}
           UPDATE credential SET
             lease_owner = NULL, lease_until = NULL,
             attempt_started_at = CASE
-              WHEN ${retry.outcomeKnown} AND attempt_started_at = lease_until - interval '30 seconds'
+              WHEN ${outcomeKnown} AND attempt_started_at = lease_until - ${lease}
               THEN NULL ELSE attempt_started_at END,
-            fail_count = fail_count + 1, next_try_at = ${retry.nextTryAt}
-          WHERE ${isOwn(key)} AND ${isClaimed(claim)}`,
+            fail_count = ${failCount}, failure = ${failure},
+            next_try_at = now() + make_interval(secs => ${retryInSeconds})
+          WHERE ${isOwn(key)} AND ${isClaimed(claim)}
+          RETURNING ${tellWaiters(key)}`,
       )
+      return count > 0
     },
 
     async take(key) {
@@ -249,6 +309,17 @@ function toBinding(
     authorizationServer: row.authorization_server,
     clientId: row.client_id,
     resource: row.resource ?? undefined,
+  }
+}
+
+function toRenewalState(row: LookRow): RenewalState {
+  const { failure, retry_seconds: retryInSeconds } = row
+  return {
+    leaseEpoch: row.lease_epoch,
+    leasedForSeconds: row.leased_seconds ?? undefined,
+    blockedForSeconds: row.blocked_seconds ?? undefined,
+    setback: failure === null || retryInSeconds === null ? undefined : { failure, retryInSeconds },
+    forcedTooOften: row.forced_too_often,
   }
 }
 

@@ -6,6 +6,7 @@ import type {
   NewCredential,
   RenewalClaim,
 } from '../../src/core/ports/credential-store.ts'
+import { leaseSeconds } from '../../src/core/lease.ts'
 import { Secret } from '../../src/core/secret.ts'
 
 /** What an implementation hands to the suite. */
@@ -75,12 +76,15 @@ export function credentialStoreContract(
       ;({ store, replica, pass } = await open())
     })
 
+    const repeatable = { repeatable: true, forced: false }
+    const forced = { repeatable: true, forced: true }
+
     /** A person of their own for each test. */
     const somebody = (upstream?: string) => keyOf(`person-${++people}`, upstream)
 
     async function claimed(key: CredentialKey, from = store): Promise<RenewalClaim> {
       const generation = (await from.find(key))?.connection.generation
-      const claim = await from.claimRenewal(key, generation ?? -1)
+      const claim = await from.claimRenewal(key, generation ?? -1, repeatable)
       if (claim === undefined) throw new Error('there was no claim to take')
       return claim
     }
@@ -258,7 +262,9 @@ export function credentialStoreContract(
         const claim = await claimed(key)
         await store.failRenewal(key, claim, {
           kind: 'retry',
-          nextTryAt: new Date('2100-01-01'),
+          failure: 'unavailable',
+          failCount: 3,
+          retryInSeconds: 900,
           outcomeKnown: false,
         })
         const second = await replica.put(
@@ -348,6 +354,7 @@ export function credentialStoreContract(
           nextGeneration: anyNumber,
           leaseEpoch: anyNumber,
           afterLostAnswer: false,
+          failCount: 0,
           refreshToken: anySecret,
           scopes: ['files:read', 'files:write'],
         })
@@ -388,13 +395,83 @@ export function credentialStoreContract(
         const key = somebody()
         await store.put(key, newCredential('crash'))
         const first = await claimed(key)
-        await pass(key, 29)
-        expect(await replica.claimRenewal(key, first.generation)).toBeUndefined()
+        await pass(key, leaseSeconds - 1)
+        expect(await replica.claimRenewal(key, first.generation, repeatable)).toBeUndefined()
+        expect((await replica.lookAtRenewal(key))?.renewal).toMatchObject({
+          leaseEpoch: first.leaseEpoch,
+          leasedForSeconds: anyNumber,
+        })
         await pass(key, 2)
         const second = await claimed(key, replica)
         expect(second).toMatchObject({ generation: first.generation, afterLostAnswer: true })
         expect(second.leaseEpoch).toBeGreaterThan(first.leaseEpoch)
         expect(second.nextGeneration).toBeGreaterThan(first.nextGeneration)
+      })
+
+      it('V10, V11: a token that may be spent rests until its credential has ended, where the server is strict', async () => {
+        const key = somebody()
+        const { generation } = await store.put(key, newCredential('strict'))
+        await claimed(key)
+        await pass(key, leaseSeconds + 1)
+        expect(await replica.claimRenewal(key, generation)).toBeUndefined()
+        const looked = await replica.lookAtRenewal(key)
+        expect(looked?.credential?.generation).toBe(generation)
+        expect(looked?.renewal).toMatchObject({
+          leasedForSeconds: undefined,
+          blockedForSeconds: anyNumber,
+        })
+        const ended = somebody()
+        const tokens = tokenSet('ended', { expiresAt: new Date(Date.now() - 1000) })
+        const before = await store.put(ended, newCredential('ended', { tokens }))
+        await claimed(ended)
+        await pass(ended, leaseSeconds + 1)
+        const claim = await replica.claimRenewal(ended, before.generation)
+        expect(claim).toMatchObject({ afterLostAnswer: true })
+      })
+
+      it('V4: waits out what a server asked of everybody, for every connection of that server', async () => {
+        const [one, other, elsewhere] = [somebody(), somebody(), somebody()]
+        const paused = { ...binding, authorizationServer: `https://paused-${people}.example.com` }
+        await store.put(one, newCredential('one', { binding: paused }))
+        await store.put(other, newCredential('other', { binding: paused }))
+        await store.put(elsewhere, newCredential('elsewhere'))
+        await store.failRenewal(one, await claimed(one), {
+          kind: 'retry',
+          failure: 'unavailable',
+          failCount: 1,
+          retryInSeconds: 0,
+          outcomeKnown: true,
+          pause: { authorizationServer: paused.authorizationServer, seconds: 300 },
+        })
+        for (const key of [one, other]) {
+          const generation = (await replica.find(key))?.connection.generation ?? -1
+          expect(await replica.claimRenewal(key, generation, repeatable)).toBeUndefined()
+          const blocked = (await replica.lookAtRenewal(key))?.renewal.blockedForSeconds ?? 0
+          expect(blocked).toBeGreaterThan(200)
+          expect(blocked).toBeLessThanOrEqual(300)
+        }
+        expect(await claimed(elsewhere)).toMatchObject({ failCount: 0 })
+      })
+
+      it('is had five times a minute for callers who name the credential as rejected, and more often for others', async () => {
+        const key = somebody()
+        await store.put(key, newCredential('forced-0'))
+        for (let round = 1; round <= 5; round += 1) {
+          const from = round % 2 === 0 ? store : replica
+          const generation = (await from.find(key))?.connection.generation ?? -1
+          const claim = await from.claimRenewal(key, generation, forced)
+          if (claim === undefined) throw new Error(`no claim in round ${round}`)
+          const tokens = tokenSet(`forced-${round}`)
+          await from.commitRenewal(key, claim, { tokens, scopes: [] })
+        }
+        const generation = (await store.find(key))?.connection.generation ?? -1
+        expect(await store.claimRenewal(key, generation, forced)).toBeUndefined()
+        expect((await store.lookAtRenewal(key, forced))?.renewal.forcedTooOften).toBe(true)
+        expect((await store.lookAtRenewal(key))?.renewal.forcedTooOften).toBe(false)
+        const claim = await claimed(key)
+        await store.commitRenewal(key, claim, { tokens: tokenSet('forced-6'), scopes: [] })
+        await pass(key, 61)
+        expect(await replica.claimRenewal(key, claim.nextGeneration, forced)).toBeDefined()
       })
     })
 
@@ -483,7 +560,7 @@ export function credentialStoreContract(
         const key = somebody()
         await store.put(key, newCredential('two holders'))
         const first = await claimed(key)
-        await pass(key, 31)
+        await pass(key, leaseSeconds + 1)
         const second = await claimed(key, replica)
         const committed = await Promise.all([
           store.commitRenewal(key, first, { tokens: tokenSet('first'), scopes: [] }),
@@ -498,7 +575,7 @@ export function credentialStoreContract(
         const key = somebody()
         await store.put(key, newCredential('paused'))
         const paused = await claimed(key)
-        await pass(key, 31)
+        await pass(key, leaseSeconds + 1)
         const next = await claimed(key, replica)
         await replica.failRenewal(key, next, {
           kind: 'reconnect',
@@ -515,9 +592,15 @@ export function credentialStoreContract(
     })
 
     describe('failRenewal', () => {
-      const retry = (nextTryAt: Date, outcomeKnown: boolean) =>
-        ({ kind: 'retry', nextTryAt, outcomeKnown }) as const
-      const atOnce = new Date(0)
+      const retry = (retryInSeconds: number, outcomeKnown: boolean) =>
+        ({
+          kind: 'retry',
+          failure: 'unavailable',
+          failCount: 1,
+          retryInSeconds,
+          outcomeKnown,
+        }) as const
+      const atOnce = 0
 
       it('reconnect: ends the connection, says why and forgets both tokens', async () => {
         const key = somebody()
@@ -539,9 +622,9 @@ export function credentialStoreContract(
         const key = somebody()
         await store.put(key, newCredential('later'))
         const claim = await claimed(key)
-        const nextTryAt = new Date(Date.now() + 60_000)
-        await store.failRenewal(key, claim, retry(nextTryAt, true))
-        expect((await store.find(key))?.connection.nextTryAt).toEqual(nextTryAt)
+        expect(await store.failRenewal(key, claim, retry(60, true))).toBe(true)
+        const nextTryMs = (await store.find(key))?.connection.nextTryAt?.getTime() ?? 0
+        expect(Math.abs(nextTryMs - Date.now() - 60_000)).toBeLessThan(30_000)
         expect(await tokenOf(key)).toBe('CANARY-AT-later')
         expect(await replica.claimRenewal(key, claim.generation)).toBeUndefined()
         await pass(key, 70)
@@ -562,6 +645,24 @@ export function credentialStoreContract(
         expect((await claimed(key)).afterLostAnswer).toBe(false)
       })
 
+      it('says how the last try failed, to who waited for it and for as long as nobody may try again', async () => {
+        const key = somebody()
+        await store.put(key, newCredential('setback'))
+        const claim = await claimed(key)
+        const setback = { failure: 'misconfigured', failCount: 4, outcomeKnown: true } as const
+        await store.failRenewal(key, claim, { kind: 'retry', ...setback, retryInSeconds: 5 })
+        expect((await replica.lookAtRenewal(key))?.renewal).toMatchObject({
+          leaseEpoch: claim.leaseEpoch,
+          leasedForSeconds: undefined,
+          setback: { failure: 'misconfigured', retryInSeconds: anyNumber },
+        })
+        await pass(key, 6)
+        expect((await replica.lookAtRenewal(key))?.renewal.setback).toBeUndefined()
+        expect((await claimed(key)).failCount).toBe(4)
+        await pass(key, leaseSeconds + 60)
+        expect((await claimed(key)).failCount).toBe(0)
+      })
+
       it('counts a known answer as no loss', async () => {
         const key = somebody()
         await store.put(key, newCredential('known'))
@@ -576,10 +677,11 @@ export function credentialStoreContract(
         const key = somebody()
         await store.put(key, newCredential('stale'))
         const stale = await claimed(key)
-        await pass(key, 31)
+        await pass(key, leaseSeconds + 1)
         const live = await claimed(key, replica)
-        await store.failRenewal(key, stale, { kind: 'reconnect', reason: 'refresh_failed' })
-        await store.failRenewal(key, stale, retry(atOnce, true))
+        const dead = { kind: 'reconnect', reason: 'refresh_failed' } as const
+        expect(await store.failRenewal(key, stale, dead)).toBe(false)
+        expect(await store.failRenewal(key, stale, retry(atOnce, true))).toBe(false)
         expect((await store.find(key))?.connection.status).toBe('connected')
         expect(await store.claimRenewal(key, live.generation)).toBeUndefined()
 

@@ -41,6 +41,7 @@ async function pass(key: CredentialKey, seconds: number): Promise<void> {
       lease_until = lease_until - ${by}::interval,
       attempt_started_at = attempt_started_at - ${by}::interval,
       next_try_at = next_try_at - ${by}::interval,
+      forced_at = array(SELECT at - ${by}::interval FROM unnest(forced_at) AS at),
       connected_at = connected_at - ${by}::interval,
       obtained_at = obtained_at - ${by}::interval
     WHERE issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}`
@@ -178,6 +179,7 @@ describe('the sealing store on PostgreSQL', () => {
       nextGeneration: 2,
       leaseEpoch: 1,
       afterLostAnswer: false,
+      failCount: 0,
       refreshToken: new Secret('x'),
       scopes,
     }

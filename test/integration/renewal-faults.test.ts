@@ -283,16 +283,18 @@ describe('verdicts on a refresh', () => {
     })
   })
 
-  it('Retry-After pauses the endpoint for everybody, as a date too, at most 900 s', async () => {
+  it('V4: Retry-After pauses the endpoint for everybody on every replica, as a date too, at most 900 s', async () => {
     await broker.connect('grace')
     await broker.age('grace', 'files', { expiresInSeconds: -1 })
     for (const retryAfter of ['5000', new Date(Date.now() + 5_000_000).toUTCString()]) {
       await aged(-1, async (replica) => {
+        const other = await broker.startBeside()
         const heal = fail({ kind: 'answer', status: 503, headers: { 'retry-after': retryAfter } })
         const before = received()
         const ada = await replica.resolveAs('ada', 'files')
-        const grace = await replica.resolveAs('grace', 'files')
-        for (const answer of [ada, grace]) {
+        const again = await other.resolveAs('ada', 'files')
+        const grace = await other.resolveAs('grace', 'files')
+        for (const answer of [ada, again, grace]) {
           expect(answer.status).toBe(503)
           expect(answer.body['code']).toBe('upstream_unavailable')
           expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(890)
@@ -300,7 +302,9 @@ describe('verdicts on a refresh', () => {
         }
         expect(received()).toBe(before + 1)
         heal()
+        await other.stop()
       })
+      await broker.database.database.sql`DELETE FROM token_endpoint_pause`
     }
   })
 

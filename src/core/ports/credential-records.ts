@@ -1,7 +1,12 @@
 import type { PersonId } from '../caller.ts'
 import type { ConnectionReason, CredentialKey } from '../credential.ts'
 import type { CredentialBinding, MethodName } from '../upstream.ts'
-import type { StoredConnection } from './credential-store.ts'
+import type {
+  ClaimTerms,
+  RenewalSetback,
+  RenewalState,
+  StoredConnection,
+} from './credential-store.ts'
 
 /** A stored connection with its access token as it lies in the database. The refresh token comes with a claim only. */
 export type CredentialRecord = StoredConnection & {
@@ -39,6 +44,7 @@ export type ClaimedRecord = {
   readonly nextGeneration: number
   readonly leaseEpoch: number
   readonly afterLostAnswer: boolean
+  readonly failCount: number
   readonly sealedRefreshToken: Uint8Array
   readonly scopes: readonly string[]
 }
@@ -67,12 +73,18 @@ export interface CredentialRecords {
   /** Inserts or replaces. Undefined when a later generation is there already. */
   put(key: CredentialKey, record: NewCredentialRecord): Promise<CredentialRecord | undefined>
 
-  /** Takes the lease for 30 s and marks an attempt as open. Undefined where CredentialStore.claimRenewal is. */
+  /** Takes the lease and marks an attempt as open. Undefined where CredentialStore.claimRenewal is. */
   claim(
     key: CredentialKey,
     generation: number,
-    leaseOwner: string,
+    terms: ClaimTerms & { readonly leaseOwner: string },
   ): Promise<ClaimedRecord | undefined>
+
+  /** The row, and why its renewal could not be claimed. */
+  look(
+    key: CredentialKey,
+    terms: ClaimTerms,
+  ): Promise<{ readonly record: CredentialRecord; readonly renewal: RenewalState } | undefined>
 
   /** Replaces where the row still has `fromGeneration`, whatever its lease and status say. */
   commit(
@@ -81,22 +93,22 @@ export interface CredentialRecords {
     record: RenewedCredentialRecord,
   ): Promise<CredentialRecord | undefined>
 
-  /** Ends the connection and forgets its tokens, where generation and lease are still the claim's. */
+  /** Ends the connection and forgets its tokens, where generation and lease are still the claim's. False where they are not. */
   endConnection(
     key: CredentialKey,
     claim: { readonly generation: number; readonly leaseEpoch: number },
     reason: ConnectionReason,
-  ): Promise<void>
+  ): Promise<boolean>
 
   /**
-   * Gives the lease back, where generation and lease are still the claim's. The attempt stays open when its outcome is
-   * unknown, and when an earlier one's is: a known answer to the second says nothing about the first.
+   * Gives the lease back, where generation and lease are still the claim's; false where they are not. The attempt stays open
+   * when its outcome is unknown, and when an earlier one's is: a known answer to the second says nothing about the first.
    */
   releaseLease(
     key: CredentialKey,
     claim: { readonly generation: number; readonly leaseEpoch: number },
-    retry: { readonly nextTryAt: Date; readonly outcomeKnown: boolean },
-  ): Promise<void>
+    setback: RenewalSetback,
+  ): Promise<boolean>
 
   /** Removes the row and returns what was in it. */
   take(key: CredentialKey): Promise<TakenRecord | undefined>

@@ -21,6 +21,43 @@ export type StoredConnection = CredentialKey & {
   readonly nextTryAt: Date | undefined
 }
 
+/** On which terms a renewal is asked for. */
+export type ClaimTerms = {
+  /** The server takes a refresh token again whose answer was lost; where not, the old credential is used up first. */
+  readonly repeatable: boolean
+  /** Callers name the stored credential as rejected; at most 5 renewals of a connection a minute are for that. */
+  readonly forced: boolean
+}
+
+/** How a try failed, for those who waited for it. `unavailable` passes with time; nothing but a change mends the others. */
+export type SetbackKind = 'unavailable' | 'misconfigured' | 'denied' | 'interaction_required'
+
+/** A try that brought no credential and ended no connection. */
+export type RenewalSetback = {
+  readonly failure: SetbackKind
+  /** Failures in a row, this one included. */
+  readonly failCount: number
+  readonly retryInSeconds: number
+  /** False when the request may have been carried out: its token may be spent. */
+  readonly outcomeKnown: boolean
+  /** The server named a time: nobody asks it before. */
+  readonly pause?: ServerPause | undefined
+}
+
+export type ServerPause = { readonly authorizationServer: string; readonly seconds: number }
+
+/** Why a renewal could not be claimed, by the database's clock. */
+export type RenewalState = {
+  readonly leaseEpoch: number
+  /** Another may be sending. */
+  readonly leasedForSeconds: number | undefined
+  /** The server paused everybody, or the old credential has to be used up before a token that may be spent is sent again. */
+  readonly blockedForSeconds: number | undefined
+  /** The last try failed. */
+  readonly setback: { readonly failure: SetbackKind; readonly retryInSeconds: number } | undefined
+  readonly forcedTooOften: boolean
+}
+
 /** What a renewal needs; handed out with the lease on this generation. */
 export type RenewalClaim = {
   readonly generation: number
@@ -29,6 +66,8 @@ export type RenewalClaim = {
   readonly leaseEpoch: number
   /** An earlier attempt on this generation was sent and its answer never seen: the token may be spent. */
   readonly afterLostAnswer: boolean
+  /** Failures in a row before this try. */
+  readonly failCount: number
   readonly refreshToken: Secret
   readonly scopes: readonly string[]
 }
@@ -60,10 +99,28 @@ export interface CredentialStore {
   put(key: CredentialKey, credential: NewCredential): Promise<Credential>
 
   /**
-   * Takes the lease on one generation for a renewal and writes the intent to send, in one statement. Undefined when another
-   * holds it, the generation moved on, or the next try is not due.
+   * Takes the lease on one generation for a renewal (`leaseSeconds`) and writes the intent to send, in one statement. Undefined
+   * when another holds it, the generation moved on, or the next try is not due: `lookAtRenewal` says which. Without terms:
+   * neither repeatable nor forced.
    */
-  claimRenewal(key: CredentialKey, generation: number): Promise<RenewalClaim | undefined>
+  claimRenewal(
+    key: CredentialKey,
+    generation: number,
+    terms?: ClaimTerms,
+  ): Promise<RenewalClaim | undefined>
+
+  /** The row as `find` gives it, and how its renewal stands. */
+  lookAtRenewal(
+    key: CredentialKey,
+    terms?: ClaimTerms,
+  ): Promise<
+    | {
+        readonly connection: StoredConnection
+        readonly credential: Credential | undefined
+        readonly renewal: RenewalState
+      }
+    | undefined
+  >
 
   /**
    * Stores what a renewal brought, where the row still has the generation whose refresh token was used, and only then:
@@ -75,14 +132,14 @@ export interface CredentialStore {
     renewed: { tokens: TokenSet; scopes: readonly string[] },
   ): Promise<Credential | undefined>
 
-  /** Ends a claim without a new credential, where generation and lease are still the claim's. */
+  /** Ends a claim without a new credential, where generation and lease are still the claim's; false where they are not. */
   failRenewal(
     key: CredentialKey,
     claim: Pick<RenewalClaim, 'generation' | 'leaseEpoch'>,
     failure:
       | { readonly kind: 'reconnect'; readonly reason: ConnectionReason }
-      | { readonly kind: 'retry'; readonly nextTryAt: Date; readonly outcomeKnown: boolean },
-  ): Promise<void>
+      | ({ readonly kind: 'retry' } & RenewalSetback),
+  ): Promise<boolean>
 
   /**
    * Removes the row and returns the token to revoke, the refresh token before the access token, and what it was bound to: it

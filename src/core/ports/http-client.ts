@@ -15,6 +15,8 @@ export type OutboundRequest = {
   readonly deadlineMs: number
   readonly maxBytes: number
   readonly destination: OutboundDestination
+  /** Asked once connected, right before the first byte is written. False: nothing is sent, and the failure says so. */
+  readonly maySend?: (() => boolean) | undefined
 }
 
 export type OutboundDestination = {

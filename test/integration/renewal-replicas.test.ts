@@ -1,0 +1,185 @@
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { endpoints, type Fault } from '../support/authorization-server.ts'
+import { type Answer, startTestBroker, type TestBroker } from '../support/broker.ts'
+
+const token = endpoints.token
+
+function json(status: number, body: Record<string, unknown>): Fault {
+  const headers = { 'content-type': 'application/json' }
+  return { kind: 'answer', status, headers, body: JSON.stringify(body) }
+}
+
+describe('a renewal over two replicas of one database', () => {
+  let broker: TestBroker
+  let one: TestBroker
+  let other: TestBroker
+  let heal: (() => void) | undefined
+
+  beforeAll(async () => {
+    broker = await startTestBroker()
+  })
+  afterEach(async () => {
+    heal?.()
+    await broker.database.database.sql`DELETE FROM token_endpoint_pause`
+    await Promise.all([one.stop(), other.stop()])
+  })
+  afterAll(() => broker.stop())
+
+  /** Ada, newly connected, with a credential of that age, and two replicas that have not seen it. */
+  async function start(expiresInSeconds: number): Promise<void> {
+    await broker.connect('ada')
+    await broker.age('ada', 'files', { expiresInSeconds })
+    ;[one, other] = await Promise.all([broker.startBeside(), broker.startBeside()])
+  }
+
+  const received = () => broker.authorizationServer.received(token).length
+  const fail = (fault: Fault, times?: number) => {
+    heal?.()
+    heal = broker.authorizationServer.fail(token, fault, times)
+  }
+  const fingerprints = (answers: readonly Answer[]) =>
+    new Set(answers.map(({ body }) => body['fingerprint']))
+  const statuses = (answers: readonly Answer[]) =>
+    [...new Set(answers.map(({ status }) => status))].toSorted((a, b) => a - b)
+
+  /** So many calls on either replica at once. */
+  const storm = (callers: number, more: Record<string, unknown> = {}) =>
+    Promise.all(
+      Array.from({ length: callers }, (_, at) =>
+        (at % 2 === 0 ? one : other).resolveAs('ada', 'files', more),
+      ),
+    )
+
+  it('V1: 60 callers at expiry are one request, and all of them get what came of it', async () => {
+    await start(-1)
+    fail({ kind: 'delay', ms: 400 }, 1)
+    const before = received()
+    const recorded = (await broker.records(0)).length
+    const answers = await storm(60)
+    expect(statuses(answers)).toEqual([200])
+    expect(fingerprints(answers).size).toBe(1)
+    expect(received()).toBe(before + 1)
+    const rows = (await broker.records(recorded + 60)).slice(recorded)
+    const actions = rows.map(({ action }) => action)
+    expect(actions.filter((action) => action === 'refresh')).toHaveLength(1)
+    expect(actions.filter((action) => action === 'inject')).toHaveLength(59)
+  })
+
+  it('V10: callers whose credential is still good wait for nobody', async () => {
+    await start(30)
+    fail({ kind: 'delay', ms: 1500 }, 1)
+    const before = received()
+    const answers = await storm(20)
+    expect(statuses(answers)).toEqual([200])
+    expect(fingerprints(answers).size).toBe(1)
+    expect(received()).toBe(before + 1)
+    const renewed = async () =>
+      fingerprints([...answers, await other.resolveAs('ada', 'files')]).size
+    await expect.poll(renewed, { timeout: 5000 }).toBe(2)
+    expect(received()).toBe(before + 1)
+  })
+
+  it('the upstream said 401: one forced renewal for all who saw it on either, and none once it was replaced', async () => {
+    await start(3000)
+    const seen = await one.resolveAs('ada', 'files')
+    await other.resolveAs('ada', 'files')
+    const rejected = { rejected: seen.body['fingerprint'] }
+    const before = received()
+    fail({ kind: 'delay', ms: 200 }, 1)
+    const answers = await storm(20, rejected)
+    expect(statuses(answers)).toEqual([200])
+    expect(fingerprints(answers).size).toBe(1)
+    expect(fingerprints([...answers, seen]).size).toBe(2)
+    expect(fingerprints([...answers, ...(await storm(4, rejected))]).size).toBe(1)
+    expect(received()).toBe(before + 1)
+  })
+
+  it('five forced renewals a minute over all replicas, then the stored one is given again', async () => {
+    await start(3000)
+    let current = await one.resolveAs('ada', 'files')
+    const before = received()
+    for (let round = 0; round < 7; round += 1) {
+      const at = round % 2 === 0 ? one : other
+      current = await at.resolveAs('ada', 'files', { rejected: current.body['fingerprint'] })
+      expect(current.status).toBe(200)
+    }
+    expect(received()).toBe(before + 5)
+  })
+
+  it('a dead grant is asked for once, whoever calls', async () => {
+    await start(-1)
+    const before = received()
+    fail(json(400, { error: 'invalid_grant' }))
+    for (const answers of [await storm(20), await storm(4)]) {
+      expect(statuses(answers)).toEqual([403])
+      expect(answers.every(({ body }) => body['reason'] === 'refresh_failed')).toBe(true)
+    }
+    expect(received()).toBe(before + 1)
+  })
+
+  it('V6: a wrong client costs few requests however many call, and nobody a connection', async () => {
+    await start(-1)
+    const before = received()
+    fail(json(401, { error: 'invalid_client' }))
+    const answers = await storm(40)
+    expect(statuses(answers)).toEqual([502])
+    expect(statuses(await storm(10))).toEqual([502])
+    // One for those who came together; the next waited until another was due.
+    expect(received() - before).toBeLessThanOrEqual(4)
+    heal?.()
+    expect(statuses(await storm(2))).toEqual([200])
+  })
+
+  it('V3: a server that fails is asked once, and everybody hears when to come back', async () => {
+    await start(-1)
+    const before = received()
+    fail(json(500, {}))
+    for (const answer of [...(await storm(20)), ...(await storm(4))]) {
+      expect(answer.status).toBe(503)
+      expect(answer.headers.get('retry-after')).toMatch(/^[1-9]\d*$/)
+    }
+    expect(received()).toBe(before + 1)
+  })
+
+  it('V8: whoever waits for a replica that died takes over when its lease ends, and is served', async () => {
+    await start(-1)
+    await broker.database.database.sql`
+      UPDATE credential SET lease_owner = gen_random_uuid(), lease_epoch = lease_epoch + 1,
+        lease_until = now() + interval '1500 milliseconds', attempt_started_at = now()
+      WHERE user_id = 'ada'`
+    const before = received()
+    const answers = await storm(10)
+    expect(statuses(answers)).toEqual([200])
+    expect(received()).toBe(before + 1)
+  })
+
+  it('V15: waits by looking where notices are lost', async () => {
+    await start(-1)
+    const { sql } = broker.database.database
+    // As behind a pooler that hands connections from one to the other: nobody hears anything.
+    const deaf = setInterval(() => {
+      void sql`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND application_name = 'onbehalf notices'`.catch(
+        () => {},
+      )
+    }, 20)
+    fail({ kind: 'delay', ms: 300 }, 1)
+    const before = received()
+    const answers = await storm(10)
+    clearInterval(deaf)
+    expect(statuses(answers)).toEqual([200])
+    expect(received()).toBe(before + 1)
+  })
+
+  it('V23: a person who connects while a renewal is under way keeps the new connection', async () => {
+    await start(-1)
+    fail({ kind: 'delay', ms: 1200 }, 1)
+    const before = received()
+    const renewing = one.resolveAs('ada', 'files')
+    while (received() === before) await new Promise((resolve) => setTimeout(resolve, 20))
+    await broker.connect('ada')
+    const connected = await broker.resolveAs('ada', 'files')
+    expect(fingerprints([connected, await renewing]).size).toBe(1)
+    expect(fingerprints([connected, ...(await storm(4))]).size).toBe(1)
+  })
+})
