@@ -47,6 +47,7 @@ export async function openBroker(
   try {
     composed = compose({ config, databases: storage, hooks, log, version })
     await composed.keyCheck.verify()
+    await composed.recover()
     composed.start()
     await storage.replica.join(storage)
     await composed.proof.start()

@@ -23,6 +23,7 @@ import type { SignIn } from './core/ports/authenticator.ts'
 import type { ResolveRequest } from './core/ports/broker-services.ts'
 import type { Clock } from './core/ports/clock.ts'
 import type { HttpClient } from './core/ports/http-client.ts'
+import type { JournalRecords } from './core/ports/journal-records.ts'
 import type { Notices } from './core/ports/notices.ts'
 import type { Replicas } from './core/ports/replicas.ts'
 import type { Sealer, SealingContext } from './core/ports/sealer.ts'
@@ -54,6 +55,7 @@ import { createConnectStore } from './sealing/connect-store.ts'
 import { createCredentialStore } from './sealing/credential-store.ts'
 import { createEnvelope } from './sealing/envelope.ts'
 import type { KeyCheck } from './sealing/key-check.ts'
+import { createRefreshJournal } from './sealing/refresh-journal.ts'
 import { createWatchedSealer } from './sealing/watched-sealer.ts'
 import { createActivityStore } from './storage/activity-store.ts'
 import { createConnectRecords } from './storage/connect-records.ts'
@@ -72,6 +74,7 @@ export type Databases = {
   readonly databaseUrl: Secret
   readonly notices: Notices
   readonly replica: Replicas
+  readonly journal: JournalRecords
 }
 
 /** What an embedder may add. */
@@ -90,6 +93,8 @@ export type ComposedBroker = {
   readonly proof: Pick<ActivityProof, 'start'>
   /** Begins the work that no call asks for. */
   start(): void
+  /** Stores what an earlier process on this data directory could not. Before anybody is served. */
+  recover(): Promise<void>
   /** Fetches what the first calls need. Never rejects. */
   warmUp(): Promise<void>
   /**
@@ -151,19 +156,29 @@ export function compose(options: {
     audit,
     clock,
   })
-  const resolutions = createResolutionRecorder({ audit, newRequestId: randomUUID })
+  const resolutions = createResolutionRecorder({ audit, newRequestId: randomUUID, clock })
+  const refresh = createRefreshCoordinator({
+    upstreams,
+    credentials,
+    memory,
+    methods,
+    wakeups,
+    journal: createRefreshJournal({
+      records: databases.journal,
+      sealer: watched,
+      log,
+      onFailure: () => metrics.countJournalFailure(),
+    }),
+    onRecovered: (key, upstream) => resolutions.recovered(key, upstream),
+    storage: databases.replica,
+    clock,
+    stopwatch: { read: () => performance.now() },
+    random: Math.random,
+  })
   const resolver = createCredentialResolver({
     credentials,
     memory,
-    refresh: createRefreshCoordinator({
-      credentials,
-      memory,
-      methods,
-      wakeups,
-      clock,
-      stopwatch: { read: () => performance.now() },
-      random: Math.random,
-    }),
+    refresh,
     acquirer: createCredentialAcquirer({
       credentials,
       memory,
@@ -258,11 +273,14 @@ export function compose(options: {
     keyCheck,
     proof,
     start: () => background.start(),
+    recover: () => refresh.recover(),
     async warmUp() {
       await identity.authenticator.probe()
     },
     async stop(graceMs) {
+      const graceEndsAt = performance.now() + graceMs
       await waitAtMost(Promise.all([background.stop(), resolver.idle()]), graceMs)
+      await refresh.stop(Math.max(0, graceEndsAt - performance.now()))
       await recorder.stop()
       await proof.stop()
     },

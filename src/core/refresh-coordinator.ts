@@ -1,7 +1,7 @@
 import { lastingPauseSeconds, passingPauseSeconds } from './backoff.ts'
 import type { Credential, CredentialKey, TokenSet } from './credential.ts'
-import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
-import { BrokerError } from './errors.ts'
+import { type CredentialMemory, memoryKeyOf, remember } from './credential-memory.ts'
+import { BrokerError, isBrokerError } from './errors.ts'
 import { AcquisitionFailure, type FailureVerdict } from './failure-verdict.ts'
 import { sendWithinMs } from './lease.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
@@ -13,7 +13,11 @@ import type {
   RenewalSetback,
   SetbackKind,
 } from './ports/credential-store.ts'
+import type { JournalEntry, RefreshJournal } from './ports/refresh-journal.ts'
+import type { StorageHealth } from './ports/storage-health.ts'
 import { revokeTokens } from './revoke-tokens.ts'
+import { waitAtMost } from './single-flight.ts'
+import type { Secret } from './secret.ts'
 import { bindingOf, type Upstream } from './upstream.ts'
 import type { Wakeup, Wakeups } from './wakeups.ts'
 
@@ -23,8 +27,10 @@ import type { Wakeup, Wakeups } from './wakeups.ts'
  * 1. The claim: one statement takes the lease on the generation and commits the intent to send. Without it nothing is sent.
  * 2. The request, holding neither a connection nor a transaction. It leaves only while the lease still covers its answer, and
  *    once it has left nothing but its own time limit ends it.
- * 3. The commit, where the generation is still the one whose token was used: a late success wins over another's failure, and
- *    a row that was disconnected meanwhile stays away (its new token is revoked).
+ * 3. The answer, in the journal before it is read.
+ * 4. The commit, where the generation is still the one whose token was used: a late success wins over another's failure, and
+ *    a row that was disconnected meanwhile stays away (its new token is revoked). What the database cannot take is owed to it,
+ *    and serves this replica meanwhile.
  *
  * Whoever finds another at it waits for what comes of that, woken by a notice or by looking each second, and takes over when
  * the lease ends without a word.
@@ -41,6 +47,12 @@ export interface RefreshCoordinator {
     current: Credential,
     options?: RenewalOptions,
   ): Promise<Renewal>
+
+  /** Stores what an earlier process on this data directory still owed to the database. Once, before anything is renewed. */
+  recover(): Promise<void>
+
+  /** Resolves when nothing is owed to the database, or after so long: then the journal has it. */
+  stop(graceMs: number): Promise<void>
 }
 
 export type RenewalOptions = {
@@ -64,25 +76,51 @@ type Work = {
   readonly wakeup: Wakeup
 }
 
+/** What a server gave and the database does not have yet. */
+type Owed = {
+  readonly key: CredentialKey
+  readonly upstream: Upstream
+  readonly claim: RenewalClaim
+  readonly tokens: TokenSet
+  /** What it serves meanwhile; absent where an earlier process was to serve it. */
+  readonly credential: Credential | undefined
+  readonly entry: JournalEntry | undefined
+}
+
 /** A claim and until when it may be sent on, by the stopwatch. */
 type Turn = { readonly claim: RenewalClaim; readonly sendByMs: number }
 
 /** How often whoever waits looks at the row, should the notice be lost. */
 const lookEveryMs = 1000
 
+/** How long callers wait for the commit before they are served what is about to be stored. */
+const commitWaitMs = 1000
+
+/** How often what is owed to the database is offered to it again. */
+const settleEveryMs = 1000
+
 /** After this long without an outcome the callers of a flight are sent away; they left long before. */
 const giveUpAfterMs = 45_000
 
 export function createRefreshCoordinator(ports: {
+  readonly upstreams: ReadonlyMap<string, Upstream>
   readonly credentials: CredentialStore
   readonly memory: CredentialMemory
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
   readonly wakeups: Wakeups
+  readonly journal: RefreshJournal
+  /** Told of every renewal of an earlier process that was stored after all. */
+  readonly onRecovered: (key: CredentialKey, upstream: Upstream) => void
+  readonly storage: StorageHealth
   readonly clock: Clock
   readonly stopwatch: Stopwatch
   readonly random: () => number
 }): RefreshCoordinator {
-  const { credentials, memory, methods, wakeups, clock, stopwatch, random } = ports
+  const { upstreams, credentials, memory, methods, wakeups, journal, onRecovered } = ports
+  const { storage, clock, stopwatch, random } = ports
+  const owed = new Map<number, Owed>()
+  let settling: Promise<void> | undefined
+  let stopped = false
 
   async function renew(
     key: CredentialKey,
@@ -90,6 +128,11 @@ export function createRefreshCoordinator(ports: {
     current: Credential,
     { forced = false, early = false }: RenewalOptions = {},
   ): Promise<Renewal> {
+    const unsaved = owed.get(current.generation)
+    if (unsaved?.credential !== undefined) return whileOwed(unsaved.credential)
+    // What is to be renewed is not in the database yet.
+    const before = [...owed.values()].find((one) => isOf(one, current))
+    if (before !== undefined) await settle(before)
     const terms = { forced, repeatable: upstream.credential.refreshReuse.kind !== 'strict' }
     const wakeup = wakeups.expect(key)
     try {
@@ -148,7 +191,7 @@ export function createRefreshCoordinator(ports: {
 
   /** What the row has, where it has anything that may be used. */
   function credentialOf(
-    looked: Awaited<ReturnType<CredentialStore['lookAtRenewal']>>,
+    looked: Awaited<ReturnType<CredentialStore['find']>>,
     key: CredentialKey,
   ): Credential {
     if (looked?.credential !== undefined) return looked.credential
@@ -162,40 +205,129 @@ export function createRefreshCoordinator(ports: {
     const { upstream } = work
     const { claim, sendByMs } = turn
     const method = methods[upstream.credential.mode]
+    let entry: JournalEntry | undefined
     let tokens: TokenSet
     try {
       tokens = await method.refresh(upstream, claim.refreshToken, claim.scopes, {
         maySend: () => stopwatch.read() < sendByMs,
+        async keep(answer) {
+          entry = await journal.keep({ key: work.key, claim, answer })
+        },
       })
     } catch (error) {
+      entry?.drop()
       if (!(error instanceof AcquisitionFailure)) throw error
       return failed(work, turn, error)
     }
-    return { credential: await save(work, claim, tokens), asked: true }
+    return { credential: await save(work, claim, tokens, entry), asked: true }
   }
 
   async function save(
-    { key, upstream }: Work,
+    { key, upstream, current }: Work,
     claim: RenewalClaim,
     tokens: TokenSet,
+    entry: JournalEntry | undefined,
   ): Promise<Credential> {
+    const scopes = tokens.scopes ?? claim.scopes
+    const renewed = { tokens, scopes, obtainedAt: clock.now() }
+    const credential = credentials.foreseeRenewal(current, claim, renewed)
+    const unsaved: Owed = { key, upstream, claim, tokens, credential, entry }
+    // From here on, so that not even a bug between here and the commit loses it.
+    owed.set(claim.generation, unsaved)
+    const stored = await waitAtMost(settle(unsaved), commitWaitMs).catch((error: unknown) => {
+      if (isBrokerError(error, 'storage_unavailable')) return 'late' as const
+      throw error
+    })
+    if (stored !== 'late') return stored
+    settleInTime()
+    await memory.load(memoryKeyOf(key), () =>
+      Promise.resolve(remember(credential, upstream.credential)),
+    )
+    return whileOwed(credential).credential
+  }
+
+  /** What is owed serves for as long as a replica may serve from memory, and no longer. */
+  function whileOwed(credential: Credential): Renewal {
+    if (!storage.isFresh()) throw new BrokerError('storage_unavailable')
+    return { credential, asked: false }
+  }
+
+  /** Pays what is owed: gives what the row has then. @throws BrokerError storage_unavailable, and it stays owed */
+  async function settle(unsaved: Owed): Promise<Credential> {
+    const { key, upstream, claim, tokens } = unsaved
     const scopes = tokens.scopes ?? claim.scopes
     const renewed = await credentials.commitRenewal(key, claim, { tokens, scopes })
     memory.forget(memoryKeyOf(key))
-    return renewed ?? superseded(key, upstream, tokens)
+    if (renewed !== undefined) {
+      paid(unsaved)
+      return renewed
+    }
+    // The row moved on while the server answered, or an earlier try went through unseen.
+    const found = await credentials.find(key)
+    paid(unsaved)
+    // Disconnected meanwhile: what arrived must not live on at the server.
+    if (found === undefined) {
+      void revokeTokens(methods[upstream.credential.mode], upstream, tokens)
+    }
+    return credentialOf(found, key)
   }
 
-  /** The row moved on while the server answered. */
-  async function superseded(
-    key: CredentialKey,
-    upstream: Upstream,
-    tokens: TokenSet,
-  ): Promise<Credential> {
-    const found = await credentials.find(key)
-    if (found?.credential !== undefined) return found.credential
-    // Disconnected meanwhile: what arrived must not live on at the server.
-    void revokeTokens(methods[upstream.credential.mode], upstream, tokens)
-    throw new BrokerError('connect_required', { reason: 'not_connected' })
+  function paid({ claim, entry }: Owed): void {
+    if (owed.delete(claim.generation)) entry?.drop()
+  }
+
+  /** Offers what is owed to the database until it has taken everything. */
+  function settleInTime(): void {
+    settling ??= settleAll().finally(() => {
+      settling = undefined
+    })
+  }
+
+  async function settleAll(): Promise<void> {
+    for (;;) {
+      await new Promise((resolve) => setTimeout(resolve, settleEveryMs))
+      if (stopped || owed.size === 0) return
+      for (const unsaved of owed.values()) {
+        // Where the database is away for one it is away for all.
+        if ((await trySettle(unsaved)) === 'storage_unavailable') break
+      }
+    }
+  }
+
+  async function trySettle(unsaved: Owed): Promise<'settled' | 'storage_unavailable'> {
+    try {
+      await settle(unsaved)
+      if (unsaved.credential === undefined) onRecovered(unsaved.key, unsaved.upstream)
+    } catch (error) {
+      if (isBrokerError(error, 'storage_unavailable')) return 'storage_unavailable'
+      // Nobody is connected any more, or what is there does not open: either way there is no place for it.
+      paid(unsaved)
+    }
+    return 'settled'
+  }
+
+  async function recover(): Promise<void> {
+    for (const { key, claim, answer, entry } of journal.left()) {
+      const upstream = upstreams.get(key.upstream)
+      const tokens = upstream && readKept(upstream, answer)
+      if (upstream === undefined || tokens === undefined) {
+        // It brought nothing, or what it was for is no longer configured.
+        entry.drop()
+        continue
+      }
+      owed.set(claim.generation, { key, upstream, claim, tokens, credential: undefined, entry })
+    }
+    for (const unsaved of owed.values()) await trySettle(unsaved)
+    if (owed.size > 0) settleInTime()
+  }
+
+  function readKept(upstream: Upstream, answer: Secret): TokenSet | undefined {
+    try {
+      return methods[upstream.credential.mode].readRefresh(upstream, answer)
+    } catch (error) {
+      if (error instanceof AcquisitionFailure) return undefined
+      throw error
+    }
   }
 
   async function failed(
@@ -296,7 +428,19 @@ export function createRefreshCoordinator(ports: {
     return { failCount, retryInSeconds: seconds, pause: { authorizationServer, seconds } }
   }
 
-  return { renew }
+  return {
+    renew,
+    recover,
+    async stop(graceMs) {
+      if (settling !== undefined) await waitAtMost(settling, graceMs)
+      stopped = true
+    },
+  }
+}
+
+/** Whether this is what somebody owes. */
+function isOf({ claim }: Owed, { generation }: Credential): boolean {
+  return claim.nextGeneration === generation
 }
 
 function noPause({ failCount }: RenewalClaim) {

@@ -1,9 +1,11 @@
 import type { AuditAction, AuditReason } from './audit-event.ts'
 import { BrokerError } from './errors.ts'
 import type { AuditSink } from './ports/audit-sink.ts'
+import type { CredentialKey } from './credential.ts'
 import type { RefusalRecorder, ResolveRequest } from './ports/broker-services.ts'
 import { AcquisitionFailure } from './failure-verdict.ts'
-import { methodOfMode } from './upstream.ts'
+import type { Clock } from './ports/clock.ts'
+import { methodOfMode, type Upstream } from './upstream.ts'
 
 /** Leaves the records of resolutions: one a call, in the words of the activity log. */
 export interface ResolutionRecorder extends RefusalRecorder {
@@ -15,6 +17,8 @@ export interface ResolutionRecorder extends RefusalRecorder {
     action: 'acquire' | 'refresh',
     renewal: Promise<{ readonly asked: boolean }>,
   ): void
+  /** A renewal whose call died with an earlier process was stored after all: the system's own doing. */
+  recovered(key: CredentialKey, upstream: Upstream): void
   /** A stored row that does not open is the operator's business, besides the failed call. */
   corrupt(request: ResolveRequest): void
 }
@@ -27,8 +31,9 @@ export function createResolutionRecorder(ports: {
   readonly audit: AuditSink
   /** A UUID for what no request asked for. */
   readonly newRequestId: () => string
+  readonly clock: Clock
 }): ResolutionRecorder {
-  const { audit, newRequestId } = ports
+  const { audit, newRequestId, clock } = ports
 
   function recordCall(
     request: ResolveRequest,
@@ -77,6 +82,20 @@ export function createResolutionRecorder(ports: {
           if (wasAsked(error)) recordEnd(auditReasonOf(error))
         },
       )
+    },
+    recovered({ issuer, userId }, upstream) {
+      audit.record({
+        requestId: newRequestId(),
+        startedAt: clock.now(),
+        userId,
+        issuer,
+        upstream: upstream.name,
+        method: methodOfMode[upstream.credential.mode],
+        actor: system,
+        action: 'refresh',
+        outcome: 'success',
+        reason: undefined,
+      })
     },
     corrupt(request) {
       audit.record({

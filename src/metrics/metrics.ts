@@ -21,6 +21,8 @@ export interface Metrics {
   countRecords(sink: AuditSink): AuditSink
   /** Counts requests to token endpoints by upstream and result. */
   countTokenRequests(method: AcquisitionMethod): AcquisitionMethod
+  /** Counts an answer to a refresh that the journal could not keep. */
+  countJournalFailure(): void
   /** The same for the codes that connecting redeems. */
   countCodes(client: AuthorizationClient): AuthorizationClient
 }
@@ -83,6 +85,11 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
       },
     }),
   ]
+  const journalFailures = new Counter({
+    name: 'onbehalf_refresh_journal_failures_total',
+    help: 'Answers to refreshes that could not be kept on the local disk before they were stored.',
+    registers: [registry],
+  })
   const dropped = new Counter({
     name: 'onbehalf_audit_dropped_total',
     help: 'Records that are not in the activity log: the spool was full or failed, or the database refused them.',
@@ -155,6 +162,7 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
         revoke: (upstream, token, hint) => method.revoke(upstream, token, hint),
       }
     },
+    countJournalFailure: () => journalFailures.inc(),
     countCodes: (client) => ({
       request: (upstream, asked) => client.request(upstream, asked),
       redeem: (upstream, asked) => counted(upstream.name, () => client.redeem(upstream, asked)),

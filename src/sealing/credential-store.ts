@@ -91,6 +91,18 @@ export function createCredentialStore(ports: {
       return record && toCredential(record, tokens.accessToken)
     },
 
+    foreseeRenewal: (current, claim, { tokens, scopes, obtainedAt }) => ({
+      ...current,
+      generation: claim.nextGeneration,
+      accessToken: tokens.accessToken,
+      fingerprint: fingerprintOf(tokens.accessToken),
+      scopes,
+      obtainedAt,
+      expiresAt: tokens.expiresAt,
+      renewable: true,
+      renewed: true,
+    }),
+
     async failRenewal(key, claim, failure) {
       switch (failure.kind) {
         case 'reconnect':

@@ -116,6 +116,7 @@ function place(context: SealingContext): readonly (string | Uint8Array)[] {
   let row: readonly (string | Uint8Array)[]
   switch (context.table) {
     case 'credential':
+    case 'refresh_journal':
       row = [context.issuer, context.userId, context.upstream, String(context.generation)]
       break
     case 'connect_ticket':

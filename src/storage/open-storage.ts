@@ -1,3 +1,4 @@
+import type { JournalRecords } from '../core/ports/journal-records.ts'
 import type { Notices } from '../core/ports/notices.ts'
 import type { Secret } from '../core/secret.ts'
 import { pageSettings } from './activity-store.ts'
@@ -8,6 +9,7 @@ import {
   type EmbeddedPostgres,
   startEmbedded,
 } from './embedded/embedded-postgres.ts'
+import { openJournalFile } from './journal-file.ts'
 import { startMaintenance } from './maintenance.ts'
 import { migrate, requireCurrentSchema } from './migrate.ts'
 import { startNotifications } from './notifications.ts'
@@ -27,6 +29,8 @@ export type Storage = {
   readonly notices: Notices
   /** What is kept in memory, and what the others must know of it. It joins when its memory is there. */
   readonly replica: Replica
+  /** Beside the database, under the data directory: what must not be lost while the database is away. */
+  readonly journal: JournalRecords
   close(): Promise<void>
 }
 
@@ -57,6 +61,8 @@ export async function openStorage(options: {
   try {
     const directory = await claimDataDirectory(options.dataDir)
     opened.push(directory.release)
+    const journal = await openJournalFile(directory.path)
+    opened.push(journal.close)
     let { url } = options
     if (url === undefined) {
       const embedded = await startEmbedded({ directory, log })
@@ -79,7 +85,7 @@ export async function openStorage(options: {
       log,
     })
     opened.push(maintenance.stop)
-    return { ...databases, databaseUrl: url, notices, replica, close }
+    return { ...databases, databaseUrl: url, notices, replica, journal, close }
   } catch (error) {
     await close()
     throw error

@@ -1,7 +1,10 @@
 import type { SealingContext } from '../core/ports/sealer.ts'
 
-/** Tables with sealed values. The check values of the keys themselves are not counted as use of a key. */
-type SealedTable = Exclude<SealingContext['table'], 'encryption_key'>
+/**
+ * Tables with sealed values. The check values of the keys themselves are not counted as use of a key, and the journal, which is a
+ * file, holds its values for moments only.
+ */
+type SealedTable = Exclude<SealingContext['table'], 'encryption_key' | 'refresh_journal'>
 
 /**
  * Every column that holds sealed values. What is missing here is left out when a key's use is counted, and its key can be

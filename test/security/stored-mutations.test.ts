@@ -116,7 +116,8 @@ const changes: Readonly<Record<string, Mutation>> = {
 const mutations = Object.entries({ ...swaps, ...changes })
 
 function fieldsOf(context: SealingContext): readonly string[] {
-  return context.table === 'encryption_key' ? [] : sealedFields[context.table]
+  const isNoColumn = context.table === 'encryption_key' || context.table === 'refresh_journal'
+  return isNoColumn ? [] : sealedFields[context.table]
 }
 
 /** The same table and column in another row. */

@@ -45,7 +45,7 @@ export type TestBroker = Servers & {
   /** Sets columns of one connection. */
   age(person: string, upstream: string, set: { expiresInSeconds: number }): Promise<void>
   /** Another broker on the same database, keys and servers, as a replica or after a restart; its memory is empty. */
-  startBeside(change?: (config: TestConfig) => void): Promise<TestBroker>
+  startBeside(change?: (config: TestConfig) => void | Promise<void>): Promise<TestBroker>
   /**
    * Stops the broker; the one that was started first takes its servers and database with it. Before that it looks for every
    * secret that its tests used in the log, the answers that passed here, /metrics, /openapi.json and every table, and throws
@@ -171,7 +171,7 @@ async function openTestBroker(
       const beside = structuredClone(config)
       beside.listen = { port: 0 }
       beside.data_dir = await mkdtemp(join(tmpdir(), 'onbehalf-test-'))
-      change?.(beside)
+      await change?.(beside)
       const removeDirectory = () => rm(beside.data_dir, { recursive: true, force: true })
       return openTestBroker(servers, beside, own, removeDirectory, false)
     },

@@ -132,6 +132,13 @@ export interface CredentialStore {
     renewed: { tokens: TokenSet; scopes: readonly string[] },
   ): Promise<Credential | undefined>
 
+  /** What `commitRenewal` will give, for as long as the database cannot be asked. Asks nobody. */
+  foreseeRenewal(
+    current: Credential,
+    claim: RenewalClaim,
+    renewed: { tokens: TokenSet; scopes: readonly string[]; obtainedAt: Date },
+  ): Credential
+
   /** Ends a claim without a new credential, where generation and lease are still the claim's; false where they are not. */
   failRenewal(
     key: CredentialKey,

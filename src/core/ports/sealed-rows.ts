@@ -1,7 +1,7 @@
 import type { SealingContext } from './sealer.ts'
 
 /** Tables with sealed values. The check values of the keys themselves stay under their own keys. */
-export type SealedTable = Exclude<SealingContext['table'], 'encryption_key'>
+export type SealedTable = Exclude<SealingContext['table'], 'encryption_key' | 'refresh_journal'>
 
 /** The values of a row's primary key. */
 export type SealedRowKey = readonly (string | Uint8Array)[]

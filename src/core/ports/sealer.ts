@@ -37,6 +37,12 @@ export type SealingContext =
       readonly field: 'private_key'
       readonly keyId: string
     }
+  /** A file of this machine, not a table: `refresh.journal` under the data directory. */
+  | (CredentialKey & {
+      readonly table: 'refresh_journal'
+      readonly field: 'answer'
+      readonly generation: number
+    })
   | { readonly table: 'encryption_key'; readonly field: 'check' }
 
 /** Turns secrets into bytes that may be stored, and back. Both answer at once, without I/O. */
