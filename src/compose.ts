@@ -8,12 +8,14 @@ import { uuidV7 } from './audit/uuid-v7.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { createArrivals } from './core/arrivals.ts'
 import { createBackgroundRenewals } from './core/background-renewals.ts'
+import { createAdministration } from './core/administration.ts'
 import type { AuditRecord } from './core/audit-event.ts'
 import { createConnections } from './core/connections.ts'
 import type { CredentialKey } from './core/credential.ts'
 import { createCredentialAcquirer } from './core/credential-acquirer.ts'
 import { createCredentialMemory } from './core/credential-memory.ts'
 import { createCredentialResolver } from './core/credential-resolver.ts'
+import { type CutOffs, createCutOffs } from './core/cut-offs.ts'
 import { createEmbeddedResolver, type EmbeddedResolver } from './core/embedded-resolver.ts'
 import { createForcedRenewalLimit } from './core/forced-renewals.ts'
 import { createOAuthConnector } from './core/oauth-connector.ts'
@@ -60,8 +62,10 @@ import { createWatchedSealer } from './sealing/watched-sealer.ts'
 import { createActivityStore } from './storage/activity-store.ts'
 import { createConnectRecords } from './storage/connect-records.ts'
 import { createCredentialRecords } from './storage/credential-records.ts'
+import { createCutOffRecords } from './storage/cut-off-records.ts'
 import type { Database } from './storage/database.ts'
 import { createDueRenewals } from './storage/due-renewals.ts'
+import { createOverviewRecords } from './storage/overview-records.ts'
 import { createSessionRecords } from './storage/session-records.ts'
 import { startWriter } from './writer.ts'
 
@@ -137,7 +141,11 @@ export function compose(options: {
   const pauses = createTokenEndpointPauses({ clock, random: Math.random })
   const wakeups = createWakeups({ notices: databases.notices })
   const arrivals = createArrivals()
-  const identity = identityRoom(options, { http, sealer: watched, clock })
+  const cutOffs = createCutOffs({
+    records: createCutOffRecords(databases.calls),
+    storage: databases.replica,
+  })
+  const identity = identityRoom(options, { http, sealer: watched, cutOffs, clock })
   const { subjectTokens } = identity
 
   const connector = createOAuthConnector({
@@ -195,7 +203,7 @@ export function compose(options: {
     storage: databases.replica,
     clock,
   })
-  const replicaMemory = createReplicaMemory({ upstreams, credentials: memory, resolver })
+  const replicaMemory = createReplicaMemory({ upstreams, credentials: memory, cutOffs, resolver })
   databases.replica.keeps(replicaMemory)
 
   const background = createBackgroundRenewals({
@@ -239,6 +247,17 @@ export function compose(options: {
       pauses,
       arrivals,
       activity,
+      audit,
+      clock,
+    }),
+    administration: createAdministration({
+      upstreams,
+      overview: createOverviewRecords(databases.searches),
+      credentials,
+      methods,
+      cutOffs,
+      memory: replicaMemory,
+      replicas: databases.replica,
       audit,
       clock,
     }),
@@ -349,7 +368,12 @@ function recorderOf(
 
 function identityRoom(
   { config, databases, log }: Parameters<typeof compose>[0],
-  ports: { readonly http: HttpClient; readonly sealer: Sealer; readonly clock: Clock },
+  ports: {
+    readonly http: HttpClient
+    readonly sealer: Sealer
+    readonly cutOffs: CutOffs
+    readonly clock: Clock
+  },
 ) {
   const { publicUrl, upstreams } = config
   const { issuers, admins, services, shareOpaqueTokens, login } = config.identity
@@ -361,6 +385,7 @@ function identityRoom(
     publicUrl,
     upstreams,
     http: ports.http,
+    cutOffs: ports.cutOffs,
     clock: ports.clock,
     log,
   })

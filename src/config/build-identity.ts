@@ -236,6 +236,7 @@ function buildServices(file: ConfigFile, report: Report): ServiceWithKeys[] {
       maxAgeSeconds: service.max_age,
       mayAssertUser: service.may_assert_user,
       mayReadActivity: service.may_read_activity,
+      mayOffboard: service.may_offboard,
     }
   })
 }

@@ -21,9 +21,6 @@ export function refuseWhatIsNotYet(file: ConfigFile, report: Report): void {
     refuse([...path, 'timeouts', 'head'], timeouts.head !== 120)
     refuse([...path, 'timeouts', 'idle'], timeouts.idle !== 600)
   }
-  for (const [index, service] of file.identity.services.entries()) {
-    refuse(['identity', 'services', index, 'may_offboard'], service.may_offboard)
-  }
   refuse(['allowed_origins'], file.allowed_origins.length > 0)
   for (const [name, value] of Object.entries(file.authorization_server)) {
     const byDefault: unknown = Reflect.get(defaultAuthorizationServer, name)

@@ -146,7 +146,10 @@ const service = z.strictObject({
     .describe('For how long it may use a credential again without asking; 30s at most.'),
   may_assert_user: z.boolean().default(false).describe('May name a person without their token.'),
   may_read_activity: z.boolean().default(false).describe('May read the activity log.'),
-  may_offboard: z.boolean().default(false).describe('May offboard people. Not available yet.'),
+  may_offboard: z
+    .boolean()
+    .default(false)
+    .describe('May offboard people: end all of their access.'),
 })
 
 export const identitySchema = z

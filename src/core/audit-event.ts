@@ -18,6 +18,7 @@ export const auditActions = [
   'disconnect',
   'key_rewrap',
   'connection_removed',
+  'offboard',
   'credential_corrupt',
 ] as const
 export type AuditAction = (typeof auditActions)[number]

@@ -19,6 +19,7 @@ export type Service = {
   readonly maxAgeSeconds: number
   readonly mayAssertUser: boolean
   readonly mayReadActivity: boolean
+  readonly mayOffboard: boolean
 }
 
 /** Who caused an operation, as the activity log names it. */
@@ -27,6 +28,20 @@ export type Actor = { readonly kind: 'user' | 'service' | 'admin' | 'system'; re
 /** One string per person. The length prefix keeps (`a:b`, `c`) and (`a`, `b:c`) apart. */
 export function personKey(person: PersonId): string {
   return `${person.issuer.length}:${person.issuer}${person.userId}`
+}
+
+/**
+ * A user id is a text of 1 to 255 characters. A number is none: `1` and `"1"` could be two people. Without control characters and
+ * halves of surrogate pairs: PostgreSQL refuses NUL, and every lone half is stored as the same U+FFFD, which would make one person
+ * of two.
+ */
+export function isUserId(value: unknown): value is string {
+  return typeof value === 'string' && value.length <= 255 && isPlainText(value)
+}
+
+/** Not empty, and as it can be stored and shown. */
+export function isPlainText(value: unknown): value is string {
+  return typeof value === 'string' && value !== '' && !/[\p{Cc}\p{Cs}]/u.test(value)
 }
 
 export function isSamePerson(a: PersonId, b: PersonId): boolean {

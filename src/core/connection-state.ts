@@ -11,9 +11,15 @@ export type ConnectionState = {
 export const working: ConnectionState = { status: 'connected', reason: null }
 export const unavailable: ConnectionState = { status: 'unavailable', reason: null }
 
+/** What the state of a stored connection depends on. */
+export type StateRow = Pick<
+  StoredConnection,
+  'status' | 'reason' | 'binding' | 'renewable' | 'obtainedAt' | 'expiresAt' | 'nextTryAt'
+>
+
 /** Of an upstream that people connect. */
 export function connectionState(
-  row: StoredConnection | undefined,
+  row: StateRow | undefined,
   upstream: Upstream,
   now: Date,
 ): ConnectionState {
@@ -31,7 +37,7 @@ export function connectionState(
 }
 
 /** Whether the stored credential may leave as it is. */
-export function isServable(row: StoredConnection, upstream: Upstream, now: Date): boolean {
+export function isServable(row: StateRow, upstream: Upstream, now: Date): boolean {
   if (row.status !== 'connected') return false
   if (!isSameBinding(row.binding, bindingOf(upstream.credential))) return false
   return freshnessOf({ ...row, renewed: false }, upstream.credential, now) !== 'ended'

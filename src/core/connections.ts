@@ -22,10 +22,10 @@ import type {
 } from './ports/credential-store.ts'
 import type { ReplicaMemory, Replicas } from './ports/replicas.ts'
 import type { SubjectTokens } from './ports/subject-tokens.ts'
+import { revokeTaken } from './revoke-tokens.ts'
 import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
 import {
   bindingOf,
-  type CredentialBinding,
   isConnectable,
   mayUseUpstream,
   methodOfMode,
@@ -144,7 +144,7 @@ export function createConnections(ports: {
   }
 
   function finish(
-    { person, upstream, requestId, startedAt }: Parameters<Connections['disconnect']>[0],
+    { person, actor, upstream, requestId, startedAt }: Parameters<Connections['disconnect']>[0],
     taken: TakenCredential,
   ): void {
     audit.record({
@@ -152,24 +152,16 @@ export function createConnections(ports: {
       startedAt,
       userId: person.userId,
       issuer: person.issuer,
-      actor: { kind: 'user', id: person.userId },
+      actor,
       upstream: upstream.name,
       action: 'disconnect',
       method: methodOfMode[upstream.credential.mode],
       outcome: 'success',
       reason: undefined,
-      details: { identity: person.identity },
+      ...(actor.kind === 'user' ? { details: { identity: 'token' } } : {}),
     })
-    if (taken.token === undefined || !isOfSameServer(taken.binding, upstream)) return
-    // Not awaited: a server that fails or hangs keeps neither the row nor the caller.
-    void methods[upstream.credential.mode].revoke(upstream, taken.token, taken.hint).catch(() => {})
+    revokeTaken(methods, upstream, taken)
   }
 
   return { list, find, disconnect }
-}
-
-/** A token goes to nobody but the server that gave it, which the configuration may have changed since. */
-function isOfSameServer(binding: CredentialBinding, upstream: Upstream): boolean {
-  const { authorizationServer, clientId } = bindingOf(upstream.credential)
-  return binding.authorizationServer === authorizationServer && binding.clientId === clientId
 }

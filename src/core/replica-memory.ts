@@ -1,6 +1,7 @@
 import type { CredentialMemory } from './credential-memory.ts'
 import { memoryKey } from './credential-memory.ts'
 import type { createCredentialResolver } from './credential-resolver.ts'
+import type { createCutOffs } from './cut-offs.ts'
 import type { ReplicaMemory } from './ports/replicas.ts'
 import type { Upstream } from './upstream.ts'
 
@@ -11,9 +12,10 @@ import type { Upstream } from './upstream.ts'
 export function createReplicaMemory(ports: {
   readonly upstreams: ReadonlyMap<string, Upstream>
   readonly credentials: Pick<CredentialMemory, 'forget' | 'forgetAll'>
+  readonly cutOffs: Pick<ReturnType<typeof createCutOffs>, 'note'>
   readonly resolver: Pick<ReturnType<typeof createCredentialResolver>, 'startAfresh'>
 }): ReplicaMemory {
-  const { upstreams, credentials, resolver } = ports
+  const { upstreams, credentials, cutOffs, resolver } = ports
   return {
     forget(person, upstream) {
       for (const name of upstream === undefined ? upstreams.keys() : [upstream]) {
@@ -26,6 +28,6 @@ export function createReplicaMemory(ports: {
       credentials.forgetAll()
       resolver.startAfresh()
     },
-    cutOff() {},
+    cutOff: (person, cutOff) => cutOffs.note(person, cutOff),
   }
 }

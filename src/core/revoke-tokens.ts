@@ -1,6 +1,7 @@
 import type { TokenSet } from './credential.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
-import type { Upstream } from './upstream.ts'
+import type { TakenCredential } from './ports/credential-store.ts'
+import { bindingOf, type CredentialMode, type Upstream } from './upstream.ts'
 
 /**
  * Revokes what a server gave and nobody will keep: the refresh token, else the access token. Never rejects, because a server
@@ -14,4 +15,20 @@ export async function revokeTokens(
   const { accessToken, refreshToken } = tokens
   const hint = refreshToken === undefined ? 'access_token' : 'refresh_token'
   await method.revoke(upstream, refreshToken ?? accessToken, hint).catch(() => {})
+}
+
+/**
+ * Revokes the token of a connection that was removed. Waits for nothing: a server that fails or hangs keeps neither the row nor
+ * the caller. A token goes to nobody but the server that gave it, which the configuration may have changed since.
+ */
+export function revokeTaken(
+  methods: Readonly<Record<CredentialMode, AcquisitionMethod>>,
+  upstream: Upstream,
+  taken: TakenCredential,
+): void {
+  if (taken.token === undefined) return
+  const { authorizationServer, clientId } = bindingOf(upstream.credential)
+  const { binding } = taken
+  if (binding.authorizationServer !== authorizationServer || binding.clientId !== clientId) return
+  void methods[upstream.credential.mode].revoke(upstream, taken.token, taken.hint).catch(() => {})
 }

@@ -76,6 +76,12 @@ export const methodOfMode: Readonly<Record<CredentialMode, MethodName>> = {
   entra_obo: 'entra_obo',
 }
 
+/** The mode that a method is of; undefined where this version has none for it. */
+export function modeOfMethod(method: MethodName): CredentialMode | undefined {
+  const modes = Object.entries(methodOfMode) as [CredentialMode, MethodName][]
+  return modes.find(([, of]) => of === method)?.[0]
+}
+
 export function isConnectable(upstream: Upstream): boolean {
   return upstream.credential.mode === 'oauth_connect'
 }

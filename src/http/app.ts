@@ -10,6 +10,7 @@ import { createProblems } from './problem.ts'
 import { addActivityRoutes } from './routes/activity.ts'
 import { addActivityPage } from './routes/activity-page.ts'
 import { addActivityProofRoutes } from './routes/activity-proof.ts'
+import { addAdministrationRoutes } from './routes/administration.ts'
 import { addAssetRoutes } from './routes/assets.ts'
 import { addConnectRoutes } from './routes/connect.ts'
 import { addConnectionPages } from './routes/connection-pages.ts'
@@ -49,6 +50,7 @@ export function createApp(services: HttpServices): HttpApp {
 
   app.use('*', createEdge({ ...services, methodsAt: (path) => methodsAt(app, path) }))
   addConnectionRoutes(routes, services)
+  addAdministrationRoutes(routes, services)
   addMeRoutes(routes)
   // Before the records, whose ids would match their paths.
   addActivityProofRoutes(routes, services)

@@ -1,4 +1,4 @@
-import type { Person } from '../core/caller.ts'
+import type { Actor, Person } from '../core/caller.ts'
 import { BrokerError, isBrokerError } from '../core/errors.ts'
 import type { Session } from '../core/ports/authenticator.ts'
 import type { Cookies } from './cookies.ts'
@@ -17,9 +17,15 @@ export type Callers = {
   /** A bearer of a configured issuer, or else the cookie of a browser session. */
   readonly person: (c: HttpContext) => Promise<PersonCaller>
   readonly activityReader: (c: HttpContext) => Promise<ActivityReader>
+  readonly admin: (c: HttpContext) => Promise<Administrator>
+  /** An admin, or a service that may offboard people. */
+  readonly offboarder: (c: HttpContext) => Promise<Administrator>
   /** The browser session, for pages; undefined where there is none. */
   readonly session: (c: HttpContext) => Promise<Session | undefined>
 }
+
+/** Who administers, as records name them. */
+export type Administrator = { readonly actor: Actor }
 
 export function createCallers(
   ports: Pick<HttpServices, 'authenticator' | 'challenge' | 'publicUrl' | 'signIn'> & {
@@ -82,6 +88,20 @@ export function createCallers(
     return { kind: 'admin', person: caller.person }
   }
 
+  async function admin(c: HttpContext): Promise<Administrator> {
+    const caller = await person(c)
+    if (!caller.person.admin) throw new BrokerError('forbidden')
+    return { actor: { kind: 'admin', id: caller.person.userId } }
+  }
+
+  async function offboarder(c: HttpContext): Promise<Administrator> {
+    const token = bearerOf(c)
+    const service = token === undefined ? undefined : authenticator.findService(token)
+    if (service === undefined) return admin(c)
+    if (!service.mayOffboard) throw new BrokerError('forbidden')
+    return { actor: { kind: 'service', id: service.id } }
+  }
+
   /** The bearer of the request; undefined where the header is absent or of another scheme. */
   function bearerOf(c: HttpContext): string | undefined {
     const header = c.req.header('authorization')
@@ -97,7 +117,7 @@ export function createCallers(
     return token
   }
 
-  return { person, activityReader, session }
+  return { person, activityReader, admin, offboarder, session }
 }
 
 /**

@@ -1,6 +1,6 @@
 import { z } from '@hono/zod-openapi'
 import { BrokerError, type ErrorCode } from '../core/errors.ts'
-import type { Callers, PersonCaller } from './callers.ts'
+import type { Administrator, Callers, PersonCaller } from './callers.ts'
 import type { HttpApp, HttpContext } from './http-env.ts'
 import { problems } from './problem.ts'
 import type { ActivityReader } from './services.ts'
@@ -10,6 +10,8 @@ type CallerOf = {
   anyone: undefined
   person: PersonCaller
   activity_reader: ActivityReader
+  admin: Administrator
+  offboarder: Administrator
 }
 
 /**
@@ -26,7 +28,13 @@ export type Route<Kind extends keyof CallerOf> = {
 
 /** What the OpenAPI document says of a route. */
 export type Operation = {
-  readonly tag: 'Resolve' | 'Connections' | 'Activity' | 'Discovery' | 'Operations'
+  readonly tag:
+    | 'Resolve'
+    | 'Connections'
+    | 'Activity'
+    | 'Administration'
+    | 'Discovery'
+    | 'Operations'
   readonly summary: string
   readonly description?: string
   readonly params?: z.ZodObject
@@ -56,6 +64,8 @@ export function createRoutes(app: HttpApp, callers: Callers): Routes {
     anyone: () => undefined,
     person: callers.person,
     activity_reader: callers.activityReader,
+    admin: callers.admin,
+    offboarder: callers.offboarder,
   }
 
   return {
@@ -115,6 +125,8 @@ const securityOf: Record<keyof CallerOf | 'service', Record<string, string[]>[]>
   anyone: [],
   person: [{ personToken: [] }, { session: [] }],
   activity_reader: [{ personToken: [] }, { session: [] }, { serviceKey: [] }],
+  admin: [{ personToken: [] }, { session: [] }],
+  offboarder: [{ personToken: [] }, { session: [] }, { serviceKey: [] }],
   service: [{ serviceKey: [] }],
 }
 
@@ -130,6 +142,8 @@ const refusalsOf: Record<keyof CallerOf | 'service', readonly ErrorCode[]> = {
   anyone: ['internal_error'],
   person: personRefusals,
   activity_reader: [...personRefusals, 'forbidden'],
+  admin: [...personRefusals, 'forbidden'],
+  offboarder: [...personRefusals, 'forbidden'],
   service: ['unauthenticated', 'internal_error'],
 }
 

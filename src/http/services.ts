@@ -1,6 +1,7 @@
 import type { Person } from '../core/caller.ts'
 import type { ActivityVerifier } from '../core/ports/activity-proof.ts'
 import type { ActivitySigner } from '../core/ports/activity-signer.ts'
+import type { Administration } from '../core/ports/administration.ts'
 import type { ActivityStore } from '../core/ports/activity-store.ts'
 import type { Authenticator, SignIn } from '../core/ports/authenticator.ts'
 import type {
@@ -29,6 +30,7 @@ export type HttpServices = {
   readonly resolver: CredentialResolver
   readonly refusals: RefusalRecorder
   readonly connections: Connections
+  readonly administration: Administration
   readonly connector: OAuthConnector
   readonly activity: ActivityStore
   readonly activityProof: {

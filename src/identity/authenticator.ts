@@ -1,6 +1,7 @@
 import { hash } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
-import type { Person, PersonId } from '../core/caller.ts'
+import { isUserId, type Person, type PersonId } from '../core/caller.ts'
+import type { CutOffs } from '../core/cut-offs.ts'
 import { BrokerError, isBrokerError } from '../core/errors.ts'
 import type { Admins, Issuer, ServiceWithKeys } from '../core/issuer.ts'
 import type { Authenticator, BearerUse } from '../core/ports/authenticator.ts'
@@ -9,7 +10,7 @@ import type { HttpClient } from '../core/ports/http-client.ts'
 import { createLineLimit } from '../core/line-limit.ts'
 import { createSingleFlight } from '../core/single-flight.ts'
 import type { Upstream } from '../core/upstream.ts'
-import { hasExpired, isOfAnotherKind, isUserId } from './claims.ts'
+import { hasExpired, isOfAnotherKind } from './claims.ts'
 import type { IdentityLog, TokenCheck } from './identity-log.ts'
 import { createIntrospector, type Introspector } from './introspector.ts'
 import { createIssuerKeys } from './issuer-keys.ts'
@@ -18,7 +19,7 @@ import { readJwt, type UnverifiedJwt } from './jwt.ts'
 import { createJwtVerifier, type JwtVerifier, type VerifiedJwt } from './jwt-verifier.ts'
 import { createServiceKeys } from './service-keys.ts'
 import { TokenRefusal } from './token-refusal.ts'
-import { createTokenRules, type TokenRules } from './verified-token.ts'
+import { createTokenRules, type TokenRules, type VerifiedToken } from './verified-token.ts'
 
 /** An authenticator that can say whose keys it has. */
 export type IssuerAuthenticator = Authenticator & {
@@ -51,10 +52,11 @@ export function createAuthenticator(options: {
   readonly publicUrl: string
   readonly upstreams: ReadonlyMap<string, Upstream>
   readonly http: HttpClient
+  readonly cutOffs: CutOffs
   readonly clock: Clock
   readonly log?: IdentityLog
 }): IssuerAuthenticator {
-  const { issuers, clock, log } = options
+  const { issuers, cutOffs, clock, log } = options
   const mayLog = createLineLimit({ clock })
   const rules = createTokenRules(options)
   const doors = issuers.map((issuer, index) => openDoors(issuer, index, rules, options))
@@ -74,10 +76,21 @@ export function createAuthenticator(options: {
     const digest = hash('sha256', token, 'base64url')
     const known = rememberedJwt(digest)?.token ?? rememberedAnswer(digest)
     // A refusal is not final here: an introspection may say more than the token itself.
-    if (known !== undefined && rules.refusalFor(known, use) === undefined) return known.person
-    return verifyAfresh(token, digest, use).catch((error: unknown) => {
-      throw reported(error)
-    })
+    if (known !== undefined && rules.refusalFor(known, use) === undefined) {
+      return admitted(known)
+    }
+    return verifyAfresh(token, digest, use)
+      .catch((error: unknown) => {
+        throw reported(error)
+      })
+      .then(admitted)
+  }
+
+  /** At every use, however lately the token was verified. */
+  function admitted({ person, issuedAtSeconds }: VerifiedToken): Person | Promise<Person> {
+    const outcome = cutOffs.admitsBearer(person, issuedAtSeconds)
+    if (outcome === true) return person
+    return refuseUnless(outcome, person).then(() => person)
   }
 
   /** By the check alone, whoever's the token: callers that nobody knows write no more than a line each and ten seconds. */
@@ -102,7 +115,11 @@ export function createAuthenticator(options: {
     return undefined
   }
 
-  async function verifyAfresh(token: string, digest: string, use: BearerUse): Promise<Person> {
+  async function verifyAfresh(
+    token: string,
+    digest: string,
+    use: BearerUse,
+  ): Promise<VerifiedToken> {
     if (!/^[\x21-\x7e]+$/.test(token)) throw refused('format')
     // A service key that came in the place of a token must not end up at an introspection endpoint.
     if (findService(token) !== undefined) throw refused('format')
@@ -122,7 +139,7 @@ export function createAuthenticator(options: {
     { issuer, verifier, introspector }: IssuerDoors,
     { token, digest, jwt }: { token: string; digest: string; jwt: UnverifiedJwt },
     use: BearerUse,
-  ): Promise<Person> {
+  ): Promise<VerifiedToken> {
     let refusal: BrokerError | undefined
     if (verifier !== undefined) {
       if (hasExpired(jwt.claims, clock.now().getTime())) throw refused('expired', issuer.issuer)
@@ -131,7 +148,7 @@ export function createAuthenticator(options: {
       else if (typeof outcome === 'string') refusal = refused(outcome, issuer.issuer)
       else {
         const unfit = rules.refusalFor(outcome.token, use)
-        if (unfit === undefined) return outcome.token.person
+        if (unfit === undefined) return outcome.token
         refusal = unfit
       }
     }
@@ -170,7 +187,7 @@ export function createAuthenticator(options: {
     token: string,
     digest: string,
     use: BearerUse,
-  ): Promise<Person> {
+  ): Promise<VerifiedToken> {
     let outage: BrokerError | undefined
     let refusal = refused('format')
     for (const introspector of asked) {
@@ -181,7 +198,7 @@ export function createAuthenticator(options: {
           continue
         }
         const unfit = rules.refusalFor(answer, use)
-        if (unfit === undefined) return answer.person
+        if (unfit === undefined) return answer
         throw unfit
       } catch (error) {
         if (!isBrokerError(error, 'issuer_unavailable')) throw error
@@ -215,7 +232,20 @@ export function createAuthenticator(options: {
     return Promise.all(asked)
   }
 
-  return { verifyBearer, findService, assertPerson, probe }
+  function admitAssertion(person: PersonId): void | Promise<void> {
+    const outcome = cutOffs.admitsAssertion(person)
+    if (outcome === true) return undefined
+    return refuseUnless(outcome, person)
+  }
+
+  async function refuseUnless(
+    outcome: boolean | Promise<boolean>,
+    { issuer }: PersonId,
+  ): Promise<void> {
+    if (!(await outcome)) throw reported(refused('cut_off', issuer))
+  }
+
+  return { verifyBearer, findService, assertPerson, admitAssertion, probe }
 }
 
 function openDoors(

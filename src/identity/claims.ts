@@ -1,5 +1,5 @@
 import type { Admins, Issuer } from '../core/issuer.ts'
-import type { Person, PersonId } from '../core/caller.ts'
+import { isPlainText, isUserId, type Person, type PersonId } from '../core/caller.ts'
 
 /** What an issuer says about a person: the payload of a JWT, an introspection answer, a userinfo answer. */
 export type Claims = Readonly<Record<string, unknown>>
@@ -48,6 +48,11 @@ export function failedTimes(claims: Claims, nowMs: number): 'expired' | 'claims'
         (isWholeNumber(from) && from <= nowMs / 1000 + clockToleranceSeconds),
     )
   return hold ? undefined : 'claims'
+}
+
+/** When a token whose times hold was issued, in seconds since 1970; a server that leaves `iat` out may still say `nbf`. */
+export function issuedAtOf({ iat, nbf }: Claims): number | undefined {
+  return [iat, nbf].find(isWholeNumber)
 }
 
 /** Whether it says of itself that it has ended. Says nothing about who wrote it. */
@@ -112,19 +117,6 @@ export function identify(
 export function isAdmin(admins: Admins, person: PersonId, roles: readonly string[]): boolean {
   if (person.issuer !== admins.issuer) return false
   return admins.users.includes(person.userId) || roles.some((role) => admins.roles.includes(role))
-}
-
-/** A user id is a text of 1 to 255 characters. A number is none: `1` and `"1"` could be two people. */
-export function isUserId(value: unknown): value is string {
-  return typeof value === 'string' && value.length <= 255 && isPlainText(value)
-}
-
-/**
- * Not empty, and without control characters and halves of surrogate pairs: PostgreSQL refuses NUL, and every lone half is
- * stored as the same U+FFFD, which would make one person of two.
- */
-function isPlainText(value: unknown): value is string {
-  return typeof value === 'string' && value !== '' && !/[\p{Cc}\p{Cs}]/u.test(value)
 }
 
 export function firstClaim(sources: readonly Claims[], name: string): unknown {

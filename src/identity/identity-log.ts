@@ -23,6 +23,7 @@ type TokenRefused = {
 /**
  * The first thing that is not as it should be. `signature`: key, algorithm or the signature itself. `typ`: another kind of token.
  * `claims`: it names nobody, lacks a required claim, has unusable times or is bound to a key. `inactive`: an introspection says no.
+ * `cut_off`: its person was offboarded after it was issued.
  */
 export type TokenCheck =
   | 'audience'
@@ -34,6 +35,7 @@ export type TokenCheck =
   | 'claims'
   | 'format'
   | 'inactive'
+  | 'cut_off'
 
 /**
  * `unreachable`: no answer. `refused`: an answer of failure. `unreadable`: an answer that makes no sense. `mismatch`: it speaks for

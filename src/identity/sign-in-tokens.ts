@@ -24,7 +24,7 @@ export interface SignInTokens {
   find(person: PersonId): Promise<SignInToken | undefined>
 
   /** Stores what a sign-in brought; a refresh token goes on where the issuer gave none again. */
-  put(person: PersonId, tokens: LoginTokens): Promise<void>
+  put(person: PersonId, tokens: LoginTokens, begunAt: Date): Promise<void>
 
   /** Stores what a refresh brought, where nobody else did. What the answer left out goes on. False when somebody did. */
   replace(person: PersonId, before: SignInToken, tokens: LoginTokens): Promise<boolean>
@@ -92,10 +92,10 @@ export function createSignInTokens(ports: {
     }
   }
 
-  const put: SignInTokens['put'] = async (person, tokens) => {
+  const put: SignInTokens['put'] = async (person, tokens, begunAt) => {
     // Google, for one, gives a refresh token at the first sign-in only.
     const before = tokens.refreshToken === undefined ? await find(person) : undefined
-    await records.putSignInToken(person, await seal(person, tokens, before))
+    await records.putSignInToken(person, await seal(person, tokens, before), begunAt)
   }
 
   const replace: SignInTokens['replace'] = async (person, before, tokens) =>

@@ -65,9 +65,14 @@ export function createSignIn(options: {
     const tokens = await client.redeem({ code: answer.code, ...flow })
     if (tokens?.idToken === undefined) throw signInOver()
     const person = await personOf(tokens, tokens.idToken.claims)
-    if (login.storeSubjectToken) await signInTokens.put(person, tokens)
+    const { begunAt } = flow
+    if (login.storeSubjectToken) await signInTokens.put(person, tokens, begunAt)
     const session = randomText()
-    await records.insertSession(hashOf(session), person, login.sessionSeconds)
+    const counts = await records.insertSession(hashOf(session), person, {
+      begunAt,
+      lifetimeSeconds: login.sessionSeconds,
+    })
+    if (!counts) throw signInOver()
     return { session, returnTo: flow.returnTo, maxAgeSeconds: login.sessionSeconds }
   }
 
@@ -91,6 +96,7 @@ export function createSignIn(options: {
       returnTo: open(flow.sealedReturnTo, 'return_to'),
       nonce: open(flow.sealedNonce, 'nonce'),
       codeVerifier: open(flow.sealedCodeVerifier, 'code_verifier'),
+      begunAt: flow.begunAt,
     }
   }
 

@@ -3,7 +3,14 @@ import type { Admins, Issuer } from '../core/issuer.ts'
 import type { BearerUse } from '../core/ports/authenticator.ts'
 import type { Upstream } from '../core/upstream.ts'
 import { audiencesOfUpstream } from './challenge.ts'
-import { audiencesOf, type Claims, hasRequiredClaims, identify, scopesOf } from './claims.ts'
+import {
+  audiencesOf,
+  type Claims,
+  hasRequiredClaims,
+  identify,
+  issuedAtOf,
+  scopesOf,
+} from './claims.ts'
 import type { TokenCheck } from './identity-log.ts'
 import { TokenRefusal } from './token-refusal.ts'
 
@@ -16,6 +23,8 @@ export type VerifiedToken = {
   /** The scopes that the issuer's tokens need and this one lacks. */
   readonly missingScopes: readonly string[]
   readonly requiredScopes: readonly string[]
+  /** By its issuer's clock, from `iat`, else `nbf`; undefined where it says neither. */
+  readonly issuedAtSeconds: number | undefined
 }
 
 /** Reads verified claims as a caller and judges for what their token serves. */
@@ -63,6 +72,7 @@ export function createTokenRules(options: {
       servesEverywhere,
       missingScopes: requiredScopes.filter((scope) => !scopes.has(scope)),
       requiredScopes,
+      issuedAtSeconds: issuedAtOf(claims),
     }
   }
 

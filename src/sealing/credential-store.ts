@@ -1,11 +1,16 @@
 import { hash, randomUUID } from 'node:crypto'
 import type { Credential, CredentialKey } from '../core/credential.ts'
 import { BrokerError, isBrokerError } from '../core/errors.ts'
-import type { CredentialRecord, CredentialRecords } from '../core/ports/credential-records.ts'
+import type {
+  CredentialRecord,
+  CredentialRecords,
+  TakenRecord,
+} from '../core/ports/credential-records.ts'
 import type {
   ClaimTerms,
   CredentialStore,
   StoredConnection,
+  TakenCredential,
 } from '../core/ports/credential-store.ts'
 import type { Sealer, SealingContext } from '../core/ports/sealer.ts'
 import type { Secret } from '../core/secret.ts'
@@ -114,18 +119,32 @@ export function createCredentialStore(ports: {
 
     async take(key) {
       const taken = await records.take(key)
-      if (taken === undefined) return undefined
-      const { generation, method, binding } = taken
-      const refreshToken = tryOpen(taken.sealedRefreshToken, key, 'refresh_token', generation)
-      if (refreshToken !== undefined) {
-        return { method, binding, token: refreshToken, hint: 'refresh_token' }
-      }
-      const accessToken = tryOpen(taken.sealedAccessToken, key, 'access_token', generation)
-      if (accessToken !== undefined) {
-        return { method, binding, token: accessToken, hint: 'access_token' }
-      }
-      return { method, binding, token: undefined }
+      return taken && openTaken(taken, key)
     },
+
+    async offboard(person) {
+      const { cutAt, taken } = await records.offboard(person)
+      return {
+        cutAt,
+        taken: taken.map((record) => {
+          const { upstream } = record
+          return { ...openTaken(record, { ...person, upstream }), upstream }
+        }),
+      }
+    },
+  }
+
+  function openTaken(taken: TakenRecord, key: CredentialKey): TakenCredential {
+    const { generation, method, binding } = taken
+    const refreshToken = tryOpen(taken.sealedRefreshToken, key, 'refresh_token', generation)
+    if (refreshToken !== undefined) {
+      return { method, binding, token: refreshToken, hint: 'refresh_token' }
+    }
+    const accessToken = tryOpen(taken.sealedAccessToken, key, 'access_token', generation)
+    if (accessToken !== undefined) {
+      return { method, binding, token: accessToken, hint: 'access_token' }
+    }
+    return { method, binding, token: undefined }
   }
 
   /** What is there instead of a credential that came too late: the row has a later generation, or had one and is gone. */

@@ -1,15 +1,20 @@
 import type postgres from 'postgres'
 import type { ConnectionReason, CredentialKey } from '../core/credential.ts'
 import { leaseSeconds } from '../core/lease.ts'
-import type { CredentialRecord, CredentialRecords } from '../core/ports/credential-records.ts'
+import type {
+  CredentialRecord,
+  CredentialRecords,
+  TakenRecord,
+} from '../core/ports/credential-records.ts'
 import type { RenewalState, SetbackKind, StoredConnection } from '../core/ports/credential-store.ts'
 import type { CredentialBinding, MethodName } from '../core/upstream.ts'
+import type { Sql } from './connections.ts'
 import type { Database } from './database.ts'
 import { invalidation } from './invalidations.ts'
 import { credentialSubject, notify } from './notice-channel.ts'
 import { pauseServer } from './token-endpoint-pauses.ts'
 
-type ConnectionRow = {
+export type ConnectionRow = {
   issuer: string
   user_id: string
   upstream: string
@@ -63,15 +68,18 @@ type TakenRow = {
 /** How often a minute a connection may be renewed because callers name its credential as rejected. */
 const forcedPerMinute = 5
 
+/** The columns of a ConnectionRow. */
+export const connectionColumnsOf = (sql: Sql) => sql`
+  credential.issuer, credential.user_id, credential.upstream, credential.generation, credential.status,
+  credential.reason, credential.method, credential.scopes, credential.audience, credential.account,
+  credential.authorization_server, credential.client_id, credential.resource,
+  credential.refresh_token IS NOT NULL AS renewable,
+  credential.connected_at, credential.obtained_at, credential.expires_at, credential.next_try_at`
+
 export function createCredentialRecords(database: Database): CredentialRecords {
   const { run, sql } = database
 
-  const connectionColumns = sql`
-    credential.issuer, credential.user_id, credential.upstream, credential.generation, credential.status,
-    credential.reason, credential.method, credential.scopes, credential.audience, credential.account,
-    credential.authorization_server, credential.client_id, credential.resource,
-    credential.refresh_token IS NOT NULL AS renewable,
-    credential.connected_at, credential.obtained_at, credential.expires_at, credential.next_try_at`
+  const connectionColumns = connectionColumnsOf(sql)
   const credentialColumns = sql`${connectionColumns}, credential.renewed, credential.access_token`
 
   const isOwn = (key: CredentialKey) => sql`
@@ -259,6 +267,12 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     },
 
     async take(key) {
+      // First, and by itself: it waits for answers that are just being stored, which the statement after it then finds.
+      await run(
+        () => sql`
+          DELETE FROM acquisition_attempt
+          WHERE issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}`,
+      )
       const [row] = await run(
         () => sql<TakenRow[]>`
           WITH taken AS (
@@ -269,19 +283,62 @@ export function createCredentialRecords(database: Database): CredentialRecords {
           ${invalidation(sql, key, 'taken')}
           SELECT * FROM taken`,
       )
-      if (row === undefined) return undefined
+      return row && toTaken(row)
+    },
+
+    async offboard(person) {
+      const { issuer, userId } = person
+      const isTheirs = sql`issuer = ${issuer} AND user_id = ${userId}`
+      // As in `take`.
+      await run(() => sql`DELETE FROM acquisition_attempt WHERE ${isTheirs}`)
+      const rows = await run(
+        () => sql<(TakenRow & { cut_at: Date; upstream: string | null })[]>`
+          WITH cut AS (
+            INSERT INTO cut_off (issuer, user_id, cut_at) VALUES (${issuer}, ${userId}, now())
+            ON CONFLICT (issuer, user_id) DO UPDATE SET
+              cut_at = greatest(cut_off.cut_at, excluded.cut_at), returned_at = NULL
+            RETURNING cut_at
+          ),
+          sessions AS (DELETE FROM session WHERE ${isTheirs} RETURNING 1),
+          sign_in_tokens AS (DELETE FROM sign_in_token WHERE ${isTheirs} RETURNING 1),
+          tickets AS (DELETE FROM connect_ticket WHERE ${isTheirs} RETURNING 1),
+          flows AS (DELETE FROM connect_flow WHERE ${isTheirs} RETURNING 1),
+          taken AS (
+            DELETE FROM credential WHERE ${isTheirs}
+            RETURNING upstream, generation, method, authorization_server, client_id, resource,
+              access_token, refresh_token
+          ),
+          -- All of them before the counter is held: some may have to wait for a row.
+          changed AS (
+            SELECT FROM cut UNION ALL SELECT FROM sessions UNION ALL SELECT FROM sign_in_tokens
+            UNION ALL SELECT FROM tickets UNION ALL SELECT FROM flows UNION ALL SELECT FROM taken
+          ),
+          ${invalidation(sql, { ...person, upstream: undefined }, 'changed')}
+          SELECT cut.cut_at, taken.* FROM cut LEFT JOIN taken ON true`,
+      )
+      const [first] = rows
+      if (first === undefined) throw new Error('the statement gives a row')
       return {
-        generation: row.generation,
-        method: row.method,
-        binding: toBinding(row),
-        sealedAccessToken: row.access_token ?? undefined,
-        sealedRefreshToken: row.refresh_token ?? undefined,
+        cutAt: first.cut_at,
+        taken: rows.flatMap((row) =>
+          row.upstream === null ? [] : [{ ...toTaken(row), upstream: row.upstream }],
+        ),
       }
     },
   }
 }
 
-function toConnection(row: ConnectionRow): StoredConnection {
+function toTaken(row: TakenRow): TakenRecord {
+  return {
+    generation: row.generation,
+    method: row.method,
+    binding: toBinding(row),
+    sealedAccessToken: row.access_token ?? undefined,
+    sealedRefreshToken: row.refresh_token ?? undefined,
+  }
+}
+
+export function toConnection(row: ConnectionRow): StoredConnection {
   return {
     issuer: row.issuer,
     userId: row.user_id,
@@ -302,7 +359,7 @@ function toConnection(row: ConnectionRow): StoredConnection {
   }
 }
 
-function toBinding(
+export function toBinding(
   row: Pick<ConnectionRow, 'authorization_server' | 'client_id' | 'resource'>,
 ): CredentialBinding {
   return {

@@ -5,17 +5,18 @@ import { notify } from './notice-channel.ts'
 /**
  * Two CTEs, to stand last in the WITH of the statement that changes what replicas keep in memory: they get told with its commit, or
  * not at all. `changed` is the CTE that changes the rows. It comes first, so that whoever holds the counter waits for nobody, and the
- * counter is held until the commit, so that ids become visible in their order.
+ * counter is held until the commit, so that ids become visible in their order. `onlyIfAny`: nothing is told where it changed none.
  */
 export function invalidation(
   sql: Sql,
   { issuer, userId, upstream }: PersonId & { readonly upstream: string | undefined },
   changed: string,
+  { onlyIfAny = false } = {},
 ) {
   return sql`
     counted AS (
       UPDATE invalidation_counter SET last = last + 1
-      WHERE (SELECT count(*) FROM ${sql(changed)}) >= 0
+      WHERE (SELECT count(*) FROM ${sql(changed)}) >= ${onlyIfAny ? 1 : 0}
       RETURNING last
     ),
     told AS (

@@ -1,10 +1,11 @@
 import type { PersonId } from '../core/caller.ts'
 import type { SessionRecords } from '../core/ports/session-records.ts'
 import type { Database } from './database.ts'
+import { invalidation } from './invalidations.ts'
 
 const flowLifetime = '10 minutes'
 
-type FlowRow = { code_verifier: Buffer; nonce: Buffer; return_to: Buffer }
+type FlowRow = { code_verifier: Buffer; nonce: Buffer; return_to: Buffer; begun_at: Date }
 
 type SessionRow = { issuer: string; user_id: string; email: string | null; roles: string[] }
 
@@ -22,6 +23,14 @@ export function createSessionRecords(database: Database): SessionRecords {
 
   const isOf = (person: PersonId) => sql`
     sign_in_token.issuer = ${person.issuer} AND sign_in_token.user_id = ${person.userId}`
+
+  type Fragment = ReturnType<typeof isOf>
+  /** A sign-in that was begun before its person was cut off counts for nothing, whenever it comes to be stored. */
+  const isCutOffSince = (issuer: Fragment, userId: Fragment, begunAt: Fragment) => sql`
+    EXISTS (
+      SELECT FROM cut_off
+      WHERE cut_off.issuer = ${issuer} AND cut_off.user_id = ${userId} AND cut_off.cut_at >= ${begunAt}
+    )`
 
   /** A few rows with each insert, so that nothing has to come round and clean up. */
   const sweptFlows = sql`
@@ -52,35 +61,52 @@ export function createSessionRecords(database: Database): SessionRecords {
         () => sql<FlowRow[]>`
           DELETE FROM sign_in_flow
           WHERE state_hash = ${stateHash} AND browser_hash = ${browserHash} AND expires_at > now()
-          RETURNING code_verifier, nonce, return_to`,
+          RETURNING code_verifier, nonce, return_to,
+            expires_at - ${flowLifetime}::interval AS begun_at`,
       )
       if (row === undefined) return undefined
       return {
         sealedCodeVerifier: row.code_verifier,
         sealedNonce: row.nonce,
         sealedReturnTo: row.return_to,
+        begunAt: row.begun_at,
       }
     },
 
-    async insertSession(sessionHash, session, lifetimeSeconds) {
-      await run(
+    async insertSession(sessionHash, session, { begunAt, lifetimeSeconds }) {
+      const rows = await run(
         () => sql`
-          WITH swept AS (${sweptSessions})
-          INSERT INTO session (
-            session_hash, issuer, user_id, email, roles, created_at, expires_at
-          ) VALUES (
-            ${sessionHash}, ${session.issuer}, ${session.userId}, ${session.email ?? null},
-            ${sql.array([...session.roles])}::text[], now(),
-            now() + make_interval(secs => ${lifetimeSeconds})
-          )`,
+          WITH swept AS (${sweptSessions}),
+          made AS (
+            INSERT INTO session (
+              session_hash, issuer, user_id, email, roles, created_at, expires_at
+            )
+            SELECT
+              ${sessionHash}::bytea, ${session.issuer}::text, ${session.userId}::text,
+              ${session.email ?? null}::text, ${sql.array([...session.roles])}::text[],
+              -- From here on it counts: whoever is cut off while somebody signs in as them is cut off.
+              ${begunAt}::timestamptz, now() + make_interval(secs => ${lifetimeSeconds})
+            WHERE NOT ${isCutOffSince(sql`${session.issuer}`, sql`${session.userId}`, sql`${begunAt}::timestamptz`)}
+            RETURNING session_hash
+          ),
+          returned AS (
+            UPDATE cut_off SET returned_at = now()
+            WHERE issuer = ${session.issuer} AND user_id = ${session.userId}
+              AND cut_at < ${begunAt} AND returned_at IS NULL
+            RETURNING 1
+          ),
+          ${invalidation(sql, { ...session, upstream: undefined }, 'returned', { onlyIfAny: true })}
+          SELECT session_hash FROM made`,
       )
+      return rows.length === 1
     },
 
     async findSession(sessionHash) {
       const [row] = await run(
         () => sql<SessionRow[]>`
           SELECT issuer, user_id, email, roles FROM session
-          WHERE session_hash = ${sessionHash} AND expires_at > now()`,
+          WHERE session_hash = ${sessionHash} AND expires_at > now()
+            AND NOT ${isCutOffSince(sql`session.issuer`, sql`session.user_id`, sql`session.created_at`)}`,
       )
       if (row === undefined) return undefined
       return {
@@ -107,7 +133,8 @@ export function createSessionRecords(database: Database): SessionRecords {
         () => sql<SignInTokenRow[]>`
           SELECT
             generation, access_token, access_token_expires_at, id_token, id_token_expires_at, refresh_token
-          FROM sign_in_token WHERE ${isOf(person)}`,
+          FROM sign_in_token WHERE ${isOf(person)}
+            AND NOT ${isCutOffSince(sql`sign_in_token.issuer`, sql`sign_in_token.user_id`, sql`signed_in_at`)}`,
       )
       if (row === undefined) return undefined
       return {
@@ -120,24 +147,25 @@ export function createSessionRecords(database: Database): SessionRecords {
       }
     },
 
-    async putSignInToken(person, token) {
+    async putSignInToken(person, token, begunAt) {
       await run(
         () => sql`
           INSERT INTO sign_in_token (
             issuer, user_id, generation, access_token, access_token_expires_at,
-            id_token, id_token_expires_at, refresh_token
-          ) VALUES (
-            ${person.issuer}, ${person.userId}, ${token.generation},
-            ${token.sealedAccessToken}, ${token.accessTokenExpiresAt ?? null},
-            ${token.sealedIdToken ?? null}, ${token.idTokenExpiresAt ?? null},
-            ${token.sealedRefreshToken ?? null}
+            id_token, id_token_expires_at, refresh_token, signed_in_at
           )
+          SELECT
+            ${person.issuer}::text, ${person.userId}::text, ${token.generation}::bigint,
+            ${token.sealedAccessToken}::bytea, ${token.accessTokenExpiresAt ?? null}::timestamptz,
+            ${token.sealedIdToken ?? null}::bytea, ${token.idTokenExpiresAt ?? null}::timestamptz,
+            ${token.sealedRefreshToken ?? null}::bytea, ${begunAt}::timestamptz
+          WHERE NOT ${isCutOffSince(sql`${person.issuer}`, sql`${person.userId}`, sql`${begunAt}::timestamptz`)}
           ON CONFLICT (issuer, user_id) DO UPDATE SET
             generation = excluded.generation,
             access_token = excluded.access_token,
             access_token_expires_at = excluded.access_token_expires_at,
             id_token = excluded.id_token, id_token_expires_at = excluded.id_token_expires_at,
-            refresh_token = excluded.refresh_token
+            refresh_token = excluded.refresh_token, signed_in_at = excluded.signed_in_at
           WHERE sign_in_token.generation < excluded.generation`,
       )
     },

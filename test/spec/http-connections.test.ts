@@ -209,7 +209,12 @@ describe('DELETE /api/v1/connections/{upstream}', () => {
     expect(response.status).toBe(204)
     expect(await response.text()).toBe('')
     expect(room.disconnected).toEqual([
-      { person: ada, upstream: 'files', requestId: response.headers.get('x-request-id') },
+      {
+        person: ada,
+        actor: { kind: 'user', id: 'ada' },
+        upstream: 'files',
+        requestId: response.headers.get('x-request-id'),
+      },
     ])
   })
 

@@ -1,9 +1,13 @@
 import { createHash } from 'node:crypto'
-import type { Person, Service } from '../../src/core/caller.ts'
+import type { Actor, Person, PersonId, Service } from '../../src/core/caller.ts'
 import type { ConnectionStatus } from '../../src/core/credential.ts'
 import { BrokerError } from '../../src/core/errors.ts'
 import type { ActivityVerdict } from '../../src/core/ports/activity-proof.ts'
 import type { ActivityPublicKey } from '../../src/core/ports/activity-signer.ts'
+import type {
+  AdministeredConnection,
+  ConnectionFilter,
+} from '../../src/core/ports/administration.ts'
 import type { ActivityFilter, ActivityRecord } from '../../src/core/ports/activity-store.ts'
 import type {
   ConnectionView,
@@ -32,6 +36,7 @@ export const serviceKey = 'edge-key-CNRY-0123456789-abcdefghij'
 export const narrowKey = 'narrow-key-CNRY-0123456789-abcdefgh'
 export const assertingKey = 'asserting-key-CNRY-0123456789-abcde'
 export const readingKey = 'reading-key-CNRY-0123456789-abcdefg'
+export const offboardingKey = 'offboarding-key-CNRY-0123456789-abc'
 export const adaToken = 'CNRY-token-of-ada'
 export const bobToken = 'CNRY-token-of-bob'
 export const adminToken = 'CNRY-token-of-the-admin'
@@ -99,6 +104,7 @@ function service(id: string, more: Partial<Service> = {}): Service {
     maxAgeSeconds: 0,
     mayAssertUser: false,
     mayReadActivity: false,
+    mayOffboard: false,
     ...more,
   }
 }
@@ -124,6 +130,7 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
     [narrowKey, service('narrow', { upstreams: ['calendar'] })],
     [assertingKey, service('asserting', { mayAssertUser: true })],
     [readingKey, service('reading', { mayReadActivity: true })],
+    [offboardingKey, service('hr', { mayOffboard: true })],
   ])
   const bearers = new Map<string, () => Person | Promise<Person>>([
     [adaToken, () => ada],
@@ -148,7 +155,15 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
     /** The identity provider, which a state is added to. */
     signInUrl: 'https://login.example.com/authorize?client_id=onbehalf',
     signIns: [] as { returnTo: string; browser: string; claims: string | undefined }[],
-    disconnected: [] as { person: Person; upstream: string; requestId: string }[],
+    disconnected: [] as {
+      person: PersonId
+      actor: Actor
+      upstream: string
+      requestId: string
+    }[],
+    offboarded: [] as { person: PersonId; actor: Actor }[],
+    administered: [] as AdministeredConnection[],
+    connectionFilters: [] as ConnectionFilter[],
     linked: [] as { person: Person; upstream: string; returnTo: string | undefined }[],
     completed: [] as { params: string; browser: string | undefined; person: Person }[],
     statuses: new Map<string, ConnectionStatus>(),
@@ -242,6 +257,7 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
         of === issuer
           ? person(userId, { identity: 'asserted', email: undefined })
           : refuse('invalid_request', { field: 'user.issuer' }),
+      admitAssertion: () => {},
     },
     signIn: {
       async start({ returnTo, browser, claims }) {
@@ -288,8 +304,18 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
           .toSorted((a, b) => (a.name < b.name ? -1 : 1))
           .map(viewOf),
       find: async (_person, of) => viewOf(of),
-      async disconnect({ person: of, upstream: from, requestId }) {
-        room.disconnected.push({ person: of, upstream: from.name, requestId })
+      async disconnect({ person: of, actor, upstream: from, requestId }) {
+        room.disconnected.push({ person: of, actor, upstream: from.name, requestId })
+      },
+    },
+    administration: {
+      async *connections(filter) {
+        room.connectionFilters.push(filter)
+        yield room.administered
+      },
+      upstreams: async () => [],
+      async offboard({ person: of, actor }) {
+        room.offboarded.push({ person: of, actor })
       },
     },
     connector: {

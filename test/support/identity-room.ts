@@ -46,6 +46,7 @@ export function authenticatorOf(
     publicUrl,
     upstreams,
     http: createHttpClient(),
+    cutOffs: { admitsBearer: () => true, admitsAssertion: () => true },
   })
 }
 

@@ -12,7 +12,8 @@ export interface Authenticator {
   /**
    * Verifies an access token (JWT or introspection). Answers without a promise when the token is in the verified cache, which
    * keeps the warm path free of turns of the event loop.
-   * @throws BrokerError unauthenticated (bad token), insufficient_scope, issuer_unavailable.
+   * @throws BrokerError unauthenticated (bad token, or issued before its person was offboarded), insufficient_scope,
+   * issuer_unavailable, storage_unavailable.
    */
   verifyBearer(token: string, use: BearerUse): Person | Promise<Person>
 
@@ -21,6 +22,12 @@ export interface Authenticator {
 
   /** The person that a service asserts. @throws BrokerError invalid_request for an issuer that is not configured. */
   assertPerson(id: PersonId): Person
+
+  /**
+   * Refuses to have a person asserted who was offboarded and has not come back. Without a promise where nobody is to be asked.
+   * @throws BrokerError unauthenticated, storage_unavailable
+   */
+  admitAssertion(person: PersonId): void | Promise<void>
 }
 
 /** A browser that signed in. */

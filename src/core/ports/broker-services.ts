@@ -1,5 +1,5 @@
 import type { AuditReason } from '../audit-event.ts'
-import type { Actor, Person, Service } from '../caller.ts'
+import type { Actor, Person, PersonId, Service } from '../caller.ts'
 import type { ConnectionReason, ConnectionStatus } from '../credential.ts'
 import type { Secret } from '../secret.ts'
 import type { MethodName, Upstream } from '../upstream.ts'
@@ -62,7 +62,9 @@ export interface Connections {
   find(person: Person, upstream: Upstream, presentsToken: boolean): Promise<ConnectionView>
   /** Removes and revokes; resolves also when there was nothing. */
   disconnect(options: {
-    readonly person: Person
+    readonly person: PersonId
+    /** The person, or an admin. */
+    readonly actor: Actor
     readonly upstream: Upstream
     readonly requestId: string
     readonly startedAt: Date

@@ -112,4 +112,10 @@ export interface CredentialRecords {
 
   /** Removes the row and returns what was in it. */
   take(key: CredentialKey): Promise<TakenRecord | undefined>
+
+  /** Cuts a person off, and removes their connections, open connects, sessions and stored sign-in token. */
+  offboard(person: PersonId): Promise<{
+    readonly cutAt: Date
+    readonly taken: readonly (TakenRecord & { readonly upstream: string })[]
+  }>
 }

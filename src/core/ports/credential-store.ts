@@ -153,6 +153,15 @@ export interface CredentialStore {
    * must go to no other server. Undefined when there was none.
    */
   take(key: CredentialKey): Promise<TakenCredential | undefined>
+
+  /**
+   * Cuts a person off: removes all that lets anybody act for them, in one statement, and returns from when on they are cut off and
+   * what is to be revoked.
+   */
+  offboard(person: PersonId): Promise<{
+    readonly cutAt: Date
+    readonly taken: readonly (TakenCredential & { readonly upstream: string })[]
+  }>
 }
 
 export type TakenCredential = {

@@ -12,7 +12,7 @@ export type NewSignInFlowRecord = {
 export type SignInFlowRecord = Pick<
   NewSignInFlowRecord,
   'sealedCodeVerifier' | 'sealedNonce' | 'sealedReturnTo'
->
+> & { readonly begunAt: Date }
 
 /** A signed-in browser, without its administration rights: those follow the configuration. */
 export type SessionRecord = PersonId & {
@@ -45,13 +45,17 @@ export interface SessionRecords {
     readonly browserHash: Uint8Array
   }): Promise<SignInFlowRecord | undefined>
 
+  /**
+   * A sign-in counts from when it was begun. It brings a person back who was cut off before that; where they were cut off since,
+   * nothing is stored and this is false.
+   */
   insertSession(
     sessionHash: Uint8Array,
     session: SessionRecord,
-    lifetimeSeconds: number,
-  ): Promise<void>
+    signIn: { readonly begunAt: Date; readonly lifetimeSeconds: number },
+  ): Promise<boolean>
 
-  /** Undefined when it is unknown or has ended. */
+  /** Undefined when it is unknown or has ended, or its person was cut off since its sign-in was begun. */
   findSession(sessionHash: Uint8Array): Promise<SessionRecord | undefined>
 
   deleteSession(sessionHash: Uint8Array): Promise<void>
@@ -59,10 +63,11 @@ export interface SessionRecords {
   /** A number that no sign-in token had or will have; fetched before sealing, because it is bound into the sealed values. */
   nextGeneration(): Promise<number>
 
+  /** Undefined where the person was cut off since the sign-in that it comes from was begun, as if there were none. */
   findSignInToken(person: PersonId): Promise<SignInTokenRecord | undefined>
 
   /** Inserts or replaces, unless a later generation is there already. */
-  putSignInToken(person: PersonId, token: SignInTokenRecord): Promise<void>
+  putSignInToken(person: PersonId, token: SignInTokenRecord, begunAt: Date): Promise<void>
 
   /** Replaces where the row still has `fromGeneration`. False when it does not. */
   replaceSignInToken(

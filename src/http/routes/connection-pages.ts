@@ -40,7 +40,13 @@ export function addConnectionPages(
   pageRoutes.post('/connections/:upstream/disconnect', async (c, { session: { person } }) => {
     const upstream = upstreamFor(upstreams, c.req.param('upstream'), person)
     const requestId = c.get('requestId')
-    await connections.disconnect({ person, upstream, requestId, startedAt: c.get('startedAt') })
+    await connections.disconnect({
+      person,
+      actor: { kind: 'user', id: person.userId },
+      upstream,
+      requestId,
+      startedAt: c.get('startedAt'),
+    })
     return c.redirect(`/connections?upstream=${upstream.name}&disconnected=1`, 303)
   })
 

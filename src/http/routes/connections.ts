@@ -10,12 +10,20 @@ import { upstreamFor } from '../upstream-access.ts'
 
 const instant = z.iso.datetime().nullable()
 
-const connection = z
+export const connectionStatuses = [
+  'connected',
+  'expired',
+  'not_connected',
+  'reconnect_required',
+  'unavailable',
+] as const
+
+export const connection = z
   .object({
     upstream: z.string(),
     display_name: z.string(),
     mode: z.string(),
-    status: z.enum(['connected', 'expired', 'not_connected', 'reconnect_required', 'unavailable']),
+    status: z.enum(connectionStatuses),
     reason: z.string().nullable(),
     scopes: z.array(z.string()),
     audience: z.string().nullable(),
@@ -170,13 +178,22 @@ export function addConnectionRoutes(
     async (c, { person }) => {
       const upstream = upstreamFor(upstreams, c.req.param('upstream'), person)
       const requestId = c.get('requestId')
-      await connections.disconnect({ person, upstream, requestId, startedAt: c.get('startedAt') })
+      await connections.disconnect({
+        person,
+        actor: { kind: 'user', id: person.userId },
+        upstream,
+        requestId,
+        startedAt: c.get('startedAt'),
+      })
       return c.body(null, 204)
     },
   )
 }
 
-function connectionJson(view: ConnectionView): z.input<typeof connection> {
+/** `mode` is as in the view. */
+export function connectionJson<Mode extends string | null>(
+  view: Omit<ConnectionView, 'mode'> & { readonly mode: Mode },
+): Omit<z.input<typeof connection>, 'mode'> & { mode: Mode } {
   return {
     upstream: view.upstream,
     display_name: view.displayName,

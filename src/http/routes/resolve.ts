@@ -91,7 +91,10 @@ export function addResolveRoute(
       const asserted = body.user === undefined ? undefined : assertPerson(call, service, body.user)
       const target = findTarget(call, service, asserted, body.upstream)
       const subjectToken = body.subject_token
-      const verified = asserted ?? verifyPerson(call, target, subjectToken ?? '')
+      const verified =
+        asserted === undefined
+          ? verifyPerson(call, target, subjectToken ?? '')
+          : admitAsserted(call, target, asserted)
       const person = verified instanceof Promise ? await verified : verified
       // Written out: spreading `call` first would make every further field a slow one.
       const resolved = resolver.resolve({
@@ -174,6 +177,17 @@ export function addResolveRoute(
     } catch (error) {
       throw refusedPerson(call, target.upstream, error)
     }
+  }
+
+  function admitAsserted(call: Call, target: Target, person: Person): Person | Promise<Person> {
+    const admitted = authenticator.admitAssertion(person)
+    if (!(admitted instanceof Promise)) return person
+    return admitted.then(
+      () => person,
+      (error: unknown) => {
+        throw refusedPerson(call, target.upstream, error)
+      },
+    )
   }
 
   /** Records that the person could not be told, and gives the refusal that says so to a service. */

@@ -74,6 +74,7 @@ describe('defaults', () => {
       maxAgeSeconds: 0,
       mayAssertUser: false,
       mayReadActivity: false,
+      mayOffboard: false,
     })
   })
 

@@ -736,12 +736,6 @@ describe('what does not work yet', () => {
     ['audit.durability', fileWith({ audit: { durability: 'disk' } }), 'audit.durability', later],
     ['audit.spool_limit', fileWith({ audit: { spool_limit: '2GiB' } }), 'audit.spool_limit', later],
     [
-      'may_offboard',
-      serviceWith({ may_offboard: true }),
-      'identity.services[0].may_offboard',
-      later,
-    ],
-    [
       'authorization_server',
       fileWith({ authorization_server: { enabled: true } }),
       'authorization_server.enabled',

@@ -17,6 +17,7 @@ function service(id: string, keys: readonly string[]): ServiceWithKeys {
     maxAgeSeconds: 0,
     mayAssertUser: true,
     mayReadActivity: false,
+    mayOffboard: false,
   }
 }
 

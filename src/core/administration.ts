@@ -1,0 +1,154 @@
+import { connectionState } from './connection-state.ts'
+import type { createCutOffs } from './cut-offs.ts'
+import type { AcquisitionMethod } from './ports/acquisition-method.ts'
+import type {
+  AdministeredConnection,
+  Administration,
+  ConnectionFilter,
+  OverviewCount,
+  OverviewRecords,
+  OverviewRow,
+  UpstreamOverview,
+} from './ports/administration.ts'
+import type { AuditSink } from './ports/audit-sink.ts'
+import type { Clock } from './ports/clock.ts'
+import type { CredentialStore } from './ports/credential-store.ts'
+import type { ReplicaMemory, Replicas } from './ports/replicas.ts'
+import { revokeTaken } from './revoke-tokens.ts'
+import { bindingOf, isConnectable, modeOfMethod, type Upstream } from './upstream.ts'
+
+const rowsAtOnce = 500
+const longAgo = new Date(0)
+
+/** What admins see and do, over everybody's connections. */
+export function createAdministration(ports: {
+  readonly upstreams: ReadonlyMap<string, Upstream>
+  readonly overview: OverviewRecords
+  readonly credentials: Pick<CredentialStore, 'offboard'>
+  readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
+  readonly cutOffs: Pick<ReturnType<typeof createCutOffs>, 'note'>
+  readonly memory: Pick<ReplicaMemory, 'forget'>
+  readonly replicas: Pick<Replicas, 'caughtUp'>
+  readonly audit: AuditSink
+  readonly clock: Clock
+}): Administration {
+  const { upstreams, overview, credentials, methods, cutOffs, memory, replicas } = ports
+  const { audit, clock } = ports
+
+  async function* connections(
+    filter: ConnectionFilter,
+  ): AsyncGenerator<readonly AdministeredConnection[]> {
+    let after: OverviewRow | undefined
+    do {
+      const rows: readonly OverviewRow[] = await overview.connections(filter, after, rowsAtOnce)
+      const views = rows.map(viewOf)
+      yield views.filter(({ status }) => filter.status === undefined || filter.status === status)
+      after = rows.length < rowsAtOnce ? undefined : rows.at(-1)
+    } while (after !== undefined)
+  }
+
+  function viewOf(row: OverviewRow): AdministeredConnection {
+    const upstream = upstreams.get(row.upstream)
+    // Of an upstream that is configured no more nothing can be used, and everything can be removed.
+    const state =
+      upstream === undefined
+        ? ({ status: 'reconnect_required', reason: 'configuration_changed' } as const)
+        : connectionState(row, upstream, clock.now())
+    return {
+      issuer: row.issuer,
+      userId: row.userId,
+      upstream: row.upstream,
+      displayName: upstream?.displayName ?? row.upstream,
+      mode: upstream?.credential.mode ?? modeOfMethod(row.method) ?? null,
+      ...state,
+      scopes: row.scopes,
+      audience: row.audience ?? null,
+      method: row.method,
+      account: row.account ?? null,
+      expiresAt: row.expiresAt ?? null,
+      connectedAt: row.connectedAt,
+      lastUsedAt: row.lastUsedAt ?? null,
+      connectable: upstream !== undefined && isConnectable(upstream),
+    }
+  }
+
+  async function listUpstreams(): Promise<readonly UpstreamOverview[]> {
+    const [counts, lastUses, pauses] = await Promise.all([
+      overview.counts(),
+      overview.lastUses(),
+      overview.pauses(),
+    ])
+    return [...upstreams.values()]
+      .toSorted((a, b) => (a.name < b.name ? -1 : 1))
+      .map((upstream) => {
+        const ofIt = counts.filter((count) => count.upstream === upstream.name)
+        const connectionCounts = countsOf(ofIt, upstream)
+        const pausedUntil = pauses.get(bindingOf(upstream.credential).authorizationServer) ?? null
+        const isFailing = connectionCounts.unavailable > 0
+        return {
+          upstream: upstream.name,
+          displayName: upstream.displayName,
+          url: upstream.url,
+          kind: upstream.kind,
+          mode: upstream.credential.mode,
+          health: pausedUntil === null ? (isFailing ? 'failing' : 'ok') : 'paused',
+          pausedUntil,
+          connections: connectionCounts,
+          lastUsedAt: lastUses.get(upstream.name) ?? null,
+        }
+      })
+  }
+
+  function countsOf(
+    counts: readonly OverviewCount[],
+    upstream: Upstream,
+  ): UpstreamOverview['connections'] {
+    const sums = { connected: 0, expired: 0, reconnect_required: 0, unavailable: 0 }
+    for (const { ended, failing, connections: number, ...rest } of counts) {
+      const alike = {
+        ...rest,
+        reason: undefined,
+        obtainedAt: longAgo,
+        expiresAt: ended ? longAgo : undefined,
+        nextTryAt: failing ? longAgo : undefined,
+      }
+      const { status } = connectionState(alike, upstream, clock.now())
+      if (status !== 'not_connected') sums[status] += number
+    }
+    return sums
+  }
+
+  const offboard: Administration['offboard'] = async ({ person, actor, requestId, startedAt }) => {
+    audit.admit()
+    const { cutAt, taken } = await credentials.offboard(person)
+    cutOffs.note(person, { cutAt, returned: false })
+    // A gateway closes the person's sessions and streams where this is heard; tokens and consents of an authorization server of
+    // our own belong into the statement behind `offboard`.
+    memory.forget(person, undefined)
+    audit.record({
+      requestId,
+      startedAt,
+      type: 'administration',
+      userId: person.userId,
+      issuer: person.issuer,
+      actor,
+      upstream: undefined,
+      action: 'offboard',
+      method: 'unknown',
+      outcome: 'success',
+      reason: undefined,
+    })
+    revokeAll(taken)
+    await audit.settled()
+    await replicas.caughtUp()
+  }
+
+  function revokeAll(taken: Awaited<ReturnType<CredentialStore['offboard']>>['taken']): void {
+    for (const one of taken) {
+      const upstream = upstreams.get(one.upstream)
+      if (upstream !== undefined) revokeTaken(methods, upstream, one)
+    }
+  }
+
+  return { connections, upstreams: listUpstreams, offboard }
+}
