@@ -39,11 +39,11 @@ export async function openBenchDatabase(dataDir: string): Promise<{
 }
 
 /** postgres.js does not read the directory of a unix socket from a URL. */
-export function connectTo(url: string): postgres.Sql {
+export function connectTo(url: string, max = 1): postgres.Sql {
   const address = readDatabaseAddress(new Secret(url), () => {})
   return postgres(address.url, {
     socket: address.socket,
-    max: 1,
+    max,
     onnotice() {},
   } as postgres.Options<Record<string, never>>)
 }

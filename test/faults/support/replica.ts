@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { type PostgresWire, startPostgresWire } from '../../../bench/postgres-wire.ts'
+import { Secret } from '../../../src/core/secret.ts'
+import { readDatabaseAddress } from '../../../src/storage/database-address.ts'
 import { type Program, type ProgramEnd, startProgram } from '../../support/program.ts'
-import { type PostgresWire, startPostgresWire } from './postgres-wire.ts'
 
 /** What one caller saw. `status` 0: the connection ended without an answer. */
 export type Outcome = {
@@ -63,7 +65,9 @@ export async function startReplica(options: {
   readonly onOutcome: (outcome: Outcome) => void
 }): Promise<Replica> {
   const { directory, serviceKey, issuer } = options
-  const wire = await startPostgresWire(options.databaseUrl)
+  const { databaseUrl } = options
+  const connect = readDatabaseAddress(new Secret(databaseUrl), () => {}).socket
+  const wire = await startPostgresWire({ databaseUrl, connect })
   const dataDir = options.dataDir ?? join(directory, 'data')
   const file = join(directory, 'onbehalf.json')
   const config = {

@@ -1,6 +1,4 @@
 import net from 'node:net'
-import { Secret } from '../../../src/core/secret.ts'
-import { readDatabaseAddress } from '../../../src/storage/database-address.ts'
 
 /** What happens to bytes that a hook looked at. */
 export type Passage = 'forward' | 'drop'
@@ -12,6 +10,8 @@ export type Passage = 'forward' | 'drop'
 export type StatementHook = (
   phase: 'sent' | 'answered',
   text: string,
+  /** How PostgreSQL names what it did, such as `UPDATE 1`; empty before that, and for an error. */
+  tag: string,
 ) => Passage | Promise<Passage> | undefined
 
 /**
@@ -32,8 +32,11 @@ export type PostgresWire = {
   readonly stop: () => Promise<void>
 }
 
-export async function startPostgresWire(databaseUrl: string): Promise<PostgresWire> {
-  const address = readDatabaseAddress(new Secret(databaseUrl), () => {})
+export async function startPostgresWire(options: {
+  readonly databaseUrl: string
+  /** Opens a connection to that database. */
+  readonly connect: () => net.Socket | Promise<net.Socket>
+}): Promise<PostgresWire> {
   const pairs = new Set<Pair>()
   let state: 'open' | 'shut' | 'stalled' = 'open'
   let hook: StatementHook | undefined
@@ -41,14 +44,14 @@ export async function startPostgresWire(databaseUrl: string): Promise<PostgresWi
 
   async function letIn(outer: net.Socket): Promise<void> {
     outer.on('error', () => {})
-    const inner = state === 'shut' ? undefined : await address.socket()
+    const inner = state === 'shut' ? undefined : await options.connect()
     if (inner === undefined || state === 'shut') {
       outer.destroy()
       inner?.destroy()
       return
     }
     const pair = joinSockets(outer, inner, {
-      hook: (phase, text) => hook?.(phase, text),
+      hook: (phase, text, tag) => hook?.(phase, text, tag),
       isLost: ({ type }) => losesNotifications && type === typeOf.notification,
     })
     pairs.add(pair)
@@ -59,7 +62,7 @@ export async function startPostgresWire(databaseUrl: string): Promise<PostgresWi
   const server = net.createServer((outer) => void letIn(outer))
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const bound = server.address() as net.AddressInfo
-  const url = new URL(databaseUrl)
+  const url = new URL(options.databaseUrl)
   url.searchParams.delete('host')
   url.searchParams.delete('port')
   url.host = `127.0.0.1:${bound.port}`
@@ -122,7 +125,7 @@ function joinSockets(
       if (text !== undefined) {
         // What came before it goes on first, so that only this statement waits.
         if (passing.length > 0) inner.write(Buffer.concat(passing.splice(0)))
-        const passage = (await hook('sent', text)) ?? 'forward'
+        const passage = (await hook('sent', text, '')) ?? 'forward'
         if (passage === 'drop') return destroy()
         unanswered.push(text)
       }
@@ -138,7 +141,9 @@ function joinSockets(
       if (isEndOfStatement(message.type)) {
         const text = unanswered.shift()
         const passage =
-          text === undefined ? 'forward' : ((await hook('answered', text)) ?? 'forward')
+          text === undefined
+            ? 'forward'
+            : ((await hook('answered', text, tagOf(message))) ?? 'forward')
         if (passage === 'drop') return destroy()
       }
       if (!isLost(message)) passing.push(message.bytes)
@@ -194,7 +199,7 @@ function createSplitter(options: { untyped: boolean }): (chunk: Buffer) => reado
   }
 }
 
-const typeOf = { parse: 0x50, bind: 0x42, query: 0x51, notification: 0x41 } as const
+const typeOf = { parse: 0x50, bind: 0x42, query: 0x51, notification: 0x41, complete: 0x43 } as const
 
 /** The text of a statement that this message sets going; remembers what is only prepared. */
 function statementOf({ type, bytes }: Message, prepared: Map<string, string>): string | undefined {
@@ -212,6 +217,10 @@ function statementOf({ type, bytes }: Message, prepared: Map<string, string>): s
 function stringAt(bytes: Buffer, start: number): string {
   const end = bytes.indexOf(0, start)
   return bytes.toString('utf8', start, end === -1 ? bytes.length : end)
+}
+
+function tagOf({ type, bytes }: Message): string {
+  return type === typeOf.complete ? stringAt(bytes, 5) : ''
 }
 
 /** CommandComplete, ErrorResponse, EmptyQueryResponse, PortalSuspended. */
