@@ -122,7 +122,7 @@ export function compose(options: {
   const http = createHttpClient({ log: log.warn })
   const keyring = keyringOf(config)
   const sealer = createEnvelope(keyring)
-  const keyCheck = keyCheckOf(keyring, databases.calls)
+  const keyCheck = keyCheckOf(keyring, databases.calls, databases.journal)
 
   const recorder = recorderOf(options, clock)
   const metrics = createMetrics({ auditStats: () => recorder.stats() })

@@ -5,6 +5,7 @@ import { storeRecord } from './audit/direct-record.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import type { AuditReason, AuditRecord } from './core/audit-event.ts'
 import type { Clock } from './core/ports/clock.ts'
+import type { JournalRecord, JournalRecords } from './core/ports/journal-records.ts'
 import { auditReasonOf } from './core/resolution-recorder.ts'
 import { createEnvelope } from './sealing/envelope.ts'
 import { createKeyCheck, type KeyCheck } from './sealing/key-check.ts'
@@ -13,6 +14,7 @@ import { createKeyring, type Keyring } from './sealing/keyring.ts'
 import { createActivityBatches } from './storage/activity-batches.ts'
 import type { Database } from './storage/database.ts'
 import { createEncryptionKeyRecords } from './storage/encryption-key-records.ts'
+import { readJournalFile } from './storage/journal-file.ts'
 import { createSealedRows } from './storage/sealed-rows.ts'
 
 /** The wiring of what broker and commands do with the encryption keys. */
@@ -20,8 +22,30 @@ export function keyringOf(config: BrokerConfig): Keyring {
   return createKeyring(config.encryptionKeys)
 }
 
-export function keyCheckOf(keyring: Keyring, database: Database): KeyCheck {
-  return createKeyCheck({ keyring, records: createEncryptionKeyRecords(database) })
+/** For a broker, which has opened its journal. */
+export function keyCheckOf(
+  keyring: Keyring,
+  database: Database,
+  journal: Pick<JournalRecords, 'left'>,
+): KeyCheck {
+  return createKeyCheck({
+    keyring,
+    records: createEncryptionKeyRecords(database),
+    journal: () => Promise.resolve(sealedOf(journal.left.values())),
+  })
+}
+
+/** For a command, beside a broker or without one. */
+export function keyCheckFor(config: BrokerConfig, database: Database): KeyCheck {
+  return createKeyCheck({
+    keyring: keyringOf(config),
+    records: createEncryptionKeyRecords(database),
+    journal: async () => sealedOf(await readJournalFile(config.dataDir)),
+  })
+}
+
+function sealedOf(records: Iterable<JournalRecord>): readonly Uint8Array[] {
+  return [...records].map(({ sealed }) => sealed)
 }
 
 /**
@@ -36,7 +60,7 @@ export async function rewrapKeys(options: {
 }): Promise<RewrapReport & { readonly recorded: boolean }> {
   const { config, database, signal, onProgress } = options
   const keyring = keyringOf(config)
-  await keyCheckOf(keyring, database).verify()
+  await keyCheckFor(config, database).verify()
   const rewrap = createKeyRewrap({
     keyring,
     sealer: createEnvelope(keyring),

@@ -9,7 +9,7 @@ import { configJsonSchema } from './config/json-schema.ts'
 import { loadConfigFile } from './config/loader.ts'
 import { isOperatorError } from './core/operator-error.ts'
 import { createBroker } from './index.ts'
-import { keyCheckOf, keyringOf, rewrapKeys } from './keys.ts'
+import { keyCheckFor, rewrapKeys } from './keys.ts'
 import { createLog, silentLog } from './log.ts'
 import { readDatabaseAddress } from './storage/database-address.ts'
 import { migrateStorage, withStorage } from './storage/open-storage.ts'
@@ -70,7 +70,7 @@ function configurationOf(config: BrokerConfig, warnings: Configuration['warnings
     migrate: () => migrateStorage(place, silentLog),
     keyStatus: () =>
       withStorage(place, silentLog, async (opened) => {
-        const check = keyCheckOf(keyringOf(config), opened)
+        const check = keyCheckFor(config, opened)
         return { keys: await check.status(), problems: await check.problems() }
       }),
     verifyActivity: ({ onProgress, ...more }) =>

@@ -387,7 +387,8 @@ export function createCredentialResolver(ports: {
       const credential = found === 'corrupt' ? undefined : found?.credential
       if (credential === undefined || credential.generation !== generation) return
       if (!isSameBinding(credential.binding, bindingOf(upstream.credential))) return
-      const flight = join(key, request, () => renewal(key, request, credential))
+      const work = () => renewal(key, request, credential, { early: true })
+      const flight = join(key, request, work)
       if (flight.started) records.whenDone(request, 'refresh', flight.result)
       await flight.result
     } catch (error) {

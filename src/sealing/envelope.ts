@@ -24,6 +24,15 @@ export function headOf({ idBytes }: DataKey): Buffer {
   return Buffer.concat([sealedHead, Buffer.of(idBytes.length), idBytes])
 }
 
+/** The id of the key that a value was sealed under; undefined for anything that was not sealed. */
+export function keyIdOf(sealed: Uint8Array): string | undefined {
+  const length = sealed[sealedHead.length]
+  const idEnd = headBytes + (length ?? 0)
+  if (length === undefined || sealed.length < idEnd) return undefined
+  if (!sealedHead.every((byte, at) => sealed[at] === byte)) return undefined
+  return Buffer.from(sealed.subarray(headBytes, idEnd)).toString('utf8')
+}
+
 /** Part of the key derivation, so that these keys serve nothing else. */
 const derivationInfo = Buffer.from('onbehalf/v1/record')
 

@@ -3,7 +3,7 @@ import { OperatorError } from '../core/operator-error.ts'
 import type { EncryptionKeyRecords, KeyUsage } from '../core/ports/encryption-key-records.ts'
 import type { Sealer, SealingContext } from '../core/ports/sealer.ts'
 import { Secret } from '../core/secret.ts'
-import { createEnvelope, sealedHead } from './envelope.ts'
+import { createEnvelope, keyIdOf, sealedHead } from './envelope.ts'
 import type { DataKey, Keyring } from './keyring.ts'
 
 /** One line of `keys status`, named as it is printed. */
@@ -49,8 +49,10 @@ const checkText = 'onbehalf encryption key check'
 export function createKeyCheck(ports: {
   readonly keyring: Keyring
   readonly records: EncryptionKeyRecords
+  /** Sealed values outside of the database: answers of servers that a process which died had not stored. */
+  readonly journal: () => Promise<Iterable<Uint8Array>>
 }): KeyCheck {
-  const { keyring, records } = ports
+  const { keyring, records, journal } = ports
   const ids = new Set(keyring.keys.map((key) => key.id))
   let matching: Promise<boolean> | undefined
 
@@ -83,16 +85,18 @@ export function createKeyCheck(ports: {
     async status() {
       const usage = await records.countByKey(sealedHead)
       const valuesOf = new Map(usage.map(({ keyId, values }) => [keyId, values]))
+      const kept = await countKept()
       const configured = keyring.keys.map((key) => {
         const rows = valuesOf.get(key.id) ?? 0
         const seals = key === keyring.sealing
-        return { id: key.id, rows, configured: true, seals, removable: !seals && rows === 0 }
+        const removable = !seals && rows === 0 && !kept.has(key.id)
+        return { id: key.id, rows, configured: true, seals, removable }
       })
-      const missing = usage
-        .filter(({ keyId }) => !ids.has(keyId))
-        .map(({ keyId, values }) => ({
-          id: keyId,
-          rows: values,
+      const missing = [...new Set([...valuesOf.keys(), ...kept.keys()])]
+        .filter((id) => !ids.has(id))
+        .map((id) => ({
+          id,
+          rows: valuesOf.get(id) ?? 0,
           configured: false,
           seals: false,
           removable: false,
@@ -104,9 +108,22 @@ export function createKeyCheck(ports: {
   async function examine() {
     const usage = await records.countByKey(sealedHead)
     const missing = usage.filter(({ keyId }) => !ids.has(keyId)).map(missingKey)
+    for (const [id, answers] of await countKept()) {
+      if (!ids.has(id)) missing.push(missingForJournal(id, answers))
+    }
     const checks = await Promise.all(keyring.keys.map(compare))
     const wrong = checks.filter(({ result }) => result === 'wrong').map(({ key }) => wrongKey(key))
     return { problems: [...wrong, ...missing], checks }
+  }
+
+  /** By the id of their key. */
+  async function countKept(): Promise<ReadonlyMap<string, number>> {
+    const counts = new Map<string, number>()
+    for (const sealed of await journal()) {
+      const id = keyIdOf(sealed)
+      if (id !== undefined) counts.set(id, (counts.get(id) ?? 0) + 1)
+    }
+    return counts
   }
 
   async function compare(
@@ -156,5 +173,12 @@ function missingKey({ keyId, rows, values }: KeyUsage): string {
     `encryption.keys: key id ${JSON.stringify(keyId)} is missing, and ${rows} ${rows === 1 ? 'row uses' : 'rows use'} ` +
     `it (${values} sealed ${values === 1 ? 'value' : 'values'}). Put it back; it can be removed when \`keys status\` ` +
     'shows it as removable.'
+  )
+}
+
+function missingForJournal(keyId: string, answers: number): string {
+  return (
+    `encryption.keys: key id ${JSON.stringify(keyId)} is missing, and ${answers} ${answers === 1 ? 'answer' : 'answers'} of ` +
+    'token endpoints in refresh.journal under data_dir wait to be stored that are sealed under it. Put it back and start once.'
   )
 }

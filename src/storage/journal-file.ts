@@ -1,4 +1,4 @@
-import { type FileHandle, open, rename } from 'node:fs/promises'
+import { type FileHandle, open, readFile, rename } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
 import * as z from 'zod'
@@ -119,6 +119,21 @@ export async function openJournalFile(
       await file.close()
     },
   }
+}
+
+/** What is kept in the file of a broker that may be running; nothing where there is none. Changes nothing. */
+export async function readJournalFile(directory: string): Promise<readonly JournalRecord[]> {
+  try {
+    return [...readable(parse(await readFile(join(directory, fileName))).records).values()]
+  } catch (error) {
+    if (isMissing(error)) return []
+    throw error
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? error.code : undefined
+  return code === 'ENOENT' || code === 'ENOTDIR'
 }
 
 const payloadMembers = z.object({

@@ -36,7 +36,11 @@ function storeOf(...keys: Key[]): CredentialStore {
 
 function checkOf(...keys: Key[]) {
   const records = createEncryptionKeyRecords(database)
-  return createKeyCheck({ keyring: createKeyring(keys), records })
+  return createKeyCheck({
+    keyring: createKeyring(keys),
+    records,
+    journal: () => Promise.resolve([]),
+  })
 }
 
 /** Rewraps with k2 first; `around` may come between it and the rows. */

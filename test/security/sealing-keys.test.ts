@@ -28,9 +28,11 @@ beforeEach(async () => {
 })
 afterEach(() => testDatabase.drop())
 
-function checkOf(keys: readonly Key[]) {
+const noJournal = () => Promise.resolve([])
+
+function checkOf(keys: readonly Key[], journal: () => Promise<readonly Uint8Array[]> = noJournal) {
   const records = createEncryptionKeyRecords(database)
-  return createKeyCheck({ keyring: createKeyring(keys), records })
+  return createKeyCheck({ keyring: createKeyring(keys), records, journal })
 }
 
 function storesOf(keys: readonly Key[]) {
@@ -110,6 +112,7 @@ describe('S5: the check at start', () => {
     const records = createEncryptionKeyRecords(database)
     const overtaken = createKeyCheck({
       keyring: createKeyring([second]),
+      journal: noJournal,
       records: {
         ...records,
         insertCheck: async (id, check) => {
@@ -151,6 +154,29 @@ describe('S5: the check at start', () => {
     const refusal = await refusalOf(() => checkOf([newKey('k1')]).verify())
     expect(refusal.message.split('\n')).toHaveLength(2)
     expect(refusal.message).toContain('"gone" is missing, and 3 rows use it')
+  })
+
+  it('refuses when an answer in the journal waits under a key that is missing, and does not name that key as removable', async () => {
+    const [old, fresh] = [newKey('k1'), newKey('k2')]
+    const { seal } = createEnvelope(createKeyring([old]))
+    const kept = seal(new Secret('an answer'), {
+      table: 'refresh_journal',
+      field: 'answer',
+      ...keyOf('a-1'),
+      generation: 1,
+    })
+    const journal = () => Promise.resolve([kept, Buffer.from('nothing of ours'), Buffer.alloc(0)])
+    const refusal = await refusalOf(() => checkOf([fresh], journal).verify())
+    expect(refusal.message).toContain('"k1" is missing, and 1 answer')
+    expect(await checkOf([fresh, old], journal).status()).toMatchObject([
+      { id: 'k2', removable: false },
+      { id: 'k1', rows: 0, removable: false },
+    ])
+    expect(await checkOf([fresh], journal).status()).toMatchObject([
+      { id: 'k2' },
+      { id: 'k1', rows: 0, configured: false },
+    ])
+    await checkOf([fresh, old], journal).verify()
   })
 
   it('is not kept from starting by a value that belongs to no key', async () => {
