@@ -122,7 +122,10 @@ export const activityBatch = pgTable(
     minOccurredAt: instant('min_occurred_at').notNull(),
     maxOccurredAt: instant('max_occurred_at').notNull(),
   },
-  (table) => [index('activity_batch_writer').on(table.writer, table.lastSeq)],
+  (table) => [
+    index('activity_batch_writer').on(table.writer, table.lastSeq),
+    index('activity_batch_transaction').on(table.xid),
+  ],
 )
 
 /** When a person's credential for an upstream was last handed out. A few seconds may pass until a use shows here. */

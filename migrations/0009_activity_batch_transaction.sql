@@ -1,0 +1,1 @@
+CREATE INDEX "activity_batch_transaction" ON "activity_batch" USING btree ("xid");
