@@ -39,6 +39,8 @@ import { waitAtMost } from './core/single-flight.ts'
 import { createTokenEndpointPauses } from './core/token-endpoint-pauses.ts'
 import type { CredentialMode, Upstream } from './core/upstream.ts'
 import { createWakeups } from './core/wakeups.ts'
+import { createGateway } from './gateway/gateway.ts'
+import { createOpenCalls } from './gateway/open-calls.ts'
 import { createApp } from './http/app.ts'
 import type { HttpApp } from './http/http-env.ts'
 import { createMetricsApp } from './http/routes/metrics.ts'
@@ -52,6 +54,7 @@ import { keyCheckOf, keyringOf } from './keys.ts'
 import type { BrokerLog } from './log.ts'
 import { createMetrics } from './metrics/metrics.ts'
 import { createHttpClient } from './outbound/http-client.ts'
+import { createUpstreamClient } from './outbound/upstream-client.ts'
 import { pages } from './pages/pages.ts'
 import { createConnectStore } from './sealing/connect-store.ts'
 import { createCredentialStore } from './sealing/credential-store.ts'
@@ -65,8 +68,10 @@ import { createCredentialRecords } from './storage/credential-records.ts'
 import { createCutOffRecords } from './storage/cut-off-records.ts'
 import type { Database } from './storage/database.ts'
 import { createDueRenewals } from './storage/due-renewals.ts'
+import { createGatewaySessionRecords } from './storage/gateway-session-records.ts'
 import { createOverviewRecords } from './storage/overview-records.ts'
 import { createSessionRecords } from './storage/session-records.ts'
+import { createUpstreamServerRecords } from './storage/upstream-server-records.ts'
 import { startWriter } from './writer.ts'
 
 /** The databases that the rooms ask, so that a search or a batch never keeps a call waiting. */
@@ -203,7 +208,14 @@ export function compose(options: {
     storage: databases.replica,
     clock,
   })
-  const replicaMemory = createReplicaMemory({ upstreams, credentials: memory, cutOffs, resolver })
+  const openCalls = createOpenCalls()
+  const replicaMemory = createReplicaMemory({
+    upstreams,
+    credentials: memory,
+    cutOffs,
+    resolver,
+    openCalls,
+  })
   databases.replica.keeps(replicaMemory)
 
   const background = createBackgroundRenewals({
@@ -225,31 +237,47 @@ export function compose(options: {
     log,
     version: options.version,
   })
+  const connections = createConnections({
+    upstreams,
+    credentials,
+    memory: replicaMemory,
+    replicas: databases.replica,
+    methods,
+    subjectTokens,
+    pauses,
+    arrivals,
+    activity,
+    audit,
+    clock,
+  })
+  const gateway = createGateway({
+    resolver,
+    records: resolutions,
+    connections,
+    openCalls,
+    upstreamClient: createUpstreamClient({ log: log.warn }),
+    sessionRecords: createGatewaySessionRecords(databases.calls),
+    upstreamServers: createUpstreamServerRecords(databases.calls),
+    sealer,
+    notices: databases.notices,
+    storage: databases.replica,
+    clock,
+  })
+
   const { protectedResources } = identity
   const app = createApp({
     publicUrl,
     upstreams,
     returnTo: config.returnTo,
+    allowedOrigins: config.allowedOrigins,
     clock,
     log,
     authenticator: identity.authenticator,
-    challenge: (refusal) => protectedResources.challenge(refusal),
+    challenge: (refusal, target) => protectedResources.challenge(refusal, target),
     signIn: identity.signIn,
     resolver,
     refusals: resolutions,
-    connections: createConnections({
-      upstreams,
-      credentials,
-      memory: replicaMemory,
-      replicas: databases.replica,
-      methods,
-      subjectTokens,
-      pauses,
-      arrivals,
-      activity,
-      audit,
-      clock,
-    }),
+    connections,
     administration: createAdministration({
       upstreams,
       overview: createOverviewRecords(databases.searches),
@@ -262,6 +290,7 @@ export function compose(options: {
       clock,
     }),
     connector,
+    gateway,
     activity,
     activityProof: proof,
     protectedResources,
@@ -297,6 +326,7 @@ export function compose(options: {
       await identity.authenticator.probe()
     },
     async stop(graceMs) {
+      await gateway.stop()
       const graceEndsAt = performance.now() + graceMs
       await waitAtMost(Promise.all([background.stop(), resolver.idle()]), graceMs)
       await refresh.stop(Math.max(0, graceEndsAt - performance.now()))

@@ -31,6 +31,8 @@ export type BrokerConfig = {
   readonly upstreams: ReadonlyMap<string, Upstream>
   /** Origins that connect may send a person back to, besides `publicUrl`. */
   readonly returnTo: readonly string[]
+  /** Origins of browser clients of the gateway. */
+  readonly allowedOrigins: readonly string[]
   readonly audit: {
     readonly durability: 'process' | 'disk'
     readonly spoolLimitBytes: number

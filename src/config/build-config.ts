@@ -28,6 +28,7 @@ export function buildConfig(file: ConfigFile, path: string, report: Report): Bro
     identity: buildIdentity(file, report),
     upstreams: buildUpstreams(file, report),
     returnTo: file.return_to,
+    allowedOrigins: file.allowed_origins,
     audit: {
       durability: file.audit.durability,
       spoolLimitBytes: file.audit.spool_limit,

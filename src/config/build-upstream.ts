@@ -55,6 +55,11 @@ function buildUpstream(job: Job): Upstream {
     allow: upstream.allow,
     externalUrl: upstream.external_url,
     allowPrivateNetwork: upstream.allow_private_network,
+    timeouts: {
+      connectMs: upstream.timeouts.connect * 1000,
+      headMs: upstream.timeouts.head * 1000,
+      idleMs: upstream.timeouts.idle * 1000,
+    },
     credential: buildCredential(job),
   }
 }

@@ -14,14 +14,10 @@ export function refuseWhatIsNotYet(file: ConfigFile, report: Report): void {
   }
   for (const [name, upstream] of Object.entries(file.upstreams)) {
     const path = ['upstreams', name]
-    const { credential, timeouts } = upstream
+    const { credential } = upstream
     refuse([...path, 'credential', 'idp'], credential?.idp !== undefined)
     refuse([...path, 'credential', 'step_up_scopes'], (credential?.step_up_scopes.length ?? 0) > 0)
-    refuse([...path, 'timeouts', 'connect'], timeouts.connect !== 5)
-    refuse([...path, 'timeouts', 'head'], timeouts.head !== 120)
-    refuse([...path, 'timeouts', 'idle'], timeouts.idle !== 600)
   }
-  refuse(['allowed_origins'], file.allowed_origins.length > 0)
   for (const [name, value] of Object.entries(file.authorization_server)) {
     const byDefault: unknown = Reflect.get(defaultAuthorizationServer, name)
     refuse(['authorization_server', name], !isDeepStrictEqual(value, byDefault))

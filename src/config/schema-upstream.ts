@@ -146,7 +146,7 @@ const upstream = z.strictObject({
       idle: duration({ atLeast: '1s' }).prefault('10m'),
     })
     .prefault({})
-    .describe('Of gateway calls. Other values are not available yet.'),
+    .describe('Of gateway calls: until connected, until the answer begins, while it is silent.'),
 })
 
 export const upstreamsSchema = z

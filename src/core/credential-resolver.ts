@@ -127,7 +127,8 @@ export function createCredentialResolver(ports: {
       records.succeeded(request, outcome.action)
       return outcome.remembered.resolved
     } catch (error) {
-      records.failed(request, attempt.action, error)
+      const goesOn = request.mayGoOnUnconnected === true && isBrokerError(error, 'connect_required')
+      if (!goesOn) records.failed(request, attempt.action, error)
       if (isBrokerError(error, 'credential_corrupt')) records.corrupt(request)
       throw error
     }

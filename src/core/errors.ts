@@ -20,10 +20,14 @@ export type ErrorCode =
   | 'payload_too_large'
   | 'policy_denied'
   | 'storage_unavailable'
+  | 'too_many_streams'
   | 'unauthenticated'
   | 'unknown_upstream'
   | 'upstream_misconfigured'
   | 'upstream_not_allowed'
+  | 'upstream_redirect'
+  | 'upstream_rejected_credential'
+  | 'upstream_timeout'
   | 'upstream_unavailable'
 
 /** What a refusal may carry besides its code. Closed on purpose: nothing of a request or of a server's answer fits. */

@@ -1,3 +1,4 @@
+import type { PersonId } from './caller.ts'
 import type { CredentialMemory } from './credential-memory.ts'
 import { memoryKey } from './credential-memory.ts'
 import type { createCredentialResolver } from './credential-resolver.ts'
@@ -7,15 +8,17 @@ import type { Upstream } from './upstream.ts'
 
 /**
  * All that this process keeps in memory of the database, behind one door: whatever is removed, here or on another replica, is
- * forgotten everywhere in the house at once. Whoever comes to keep more (a gateway its streams) is told here.
+ * forgotten everywhere in the house at once.
  */
 export function createReplicaMemory(ports: {
   readonly upstreams: ReadonlyMap<string, Upstream>
   readonly credentials: Pick<CredentialMemory, 'forget' | 'forgetAll'>
   readonly cutOffs: Pick<ReturnType<typeof createCutOffs>, 'note'>
   readonly resolver: Pick<ReturnType<typeof createCredentialResolver>, 'startAfresh'>
+  /** The calls that are open with a credential. */
+  readonly openCalls: { readonly cut: (person: PersonId, upstream: string | undefined) => void }
 }): ReplicaMemory {
-  const { upstreams, credentials, cutOffs, resolver } = ports
+  const { upstreams, credentials, cutOffs, resolver, openCalls } = ports
   return {
     forget(person, upstream) {
       for (const name of upstream === undefined ? upstreams.keys() : [upstream]) {
@@ -23,6 +26,7 @@ export function createReplicaMemory(ports: {
         credentials.forget(key)
         resolver.startAfresh(key)
       }
+      openCalls.cut(person, upstream)
     },
     forgetAll() {
       credentials.forgetAll()

@@ -166,7 +166,11 @@ export function auditReasonOf(error: unknown): AuditReason {
     case 'not_connectable':
     case 'not_found':
     case 'payload_too_large':
+    case 'too_many_streams':
     case 'unauthenticated':
+    case 'upstream_redirect':
+    case 'upstream_rejected_credential':
+    case 'upstream_timeout':
       return 'internal_error'
   }
 }

@@ -67,6 +67,12 @@ export type Upstream = {
   readonly allow: { readonly roles: readonly string[]; readonly users: readonly string[] }
   readonly externalUrl: string | undefined
   readonly allowPrivateNetwork: boolean
+  /** Of gateway calls: until connected, until the head of the answer, and while nothing comes. */
+  readonly timeouts: {
+    readonly connectMs: number
+    readonly headMs: number
+    readonly idleMs: number
+  }
   readonly credential: UpstreamCredential
 }
 

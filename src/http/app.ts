@@ -15,6 +15,8 @@ import { addAssetRoutes } from './routes/assets.ts'
 import { addConnectRoutes } from './routes/connect.ts'
 import { addConnectionPages } from './routes/connection-pages.ts'
 import { addConnectionRoutes } from './routes/connections.ts'
+import { addExtAuthzRoute } from './routes/ext-authz.ts'
+import { addGatewayRoutes } from './routes/gateway.ts'
 import { addHealthRoutes } from './routes/health.ts'
 import { addMeRoutes } from './routes/me.ts'
 import { addMetricsRoute } from './routes/metrics.ts'
@@ -47,6 +49,7 @@ export function createApp(services: HttpServices): HttpApp {
 
   // Before the edge, which it does without: see there.
   addResolveRoute(app, services, problems)
+  addExtAuthzRoute(app, services, problems)
 
   app.use('*', createEdge({ ...services, methodsAt: (path) => methodsAt(app, path) }))
   addConnectionRoutes(routes, services)
@@ -55,6 +58,7 @@ export function createApp(services: HttpServices): HttpApp {
   // Before the records, whose ids would match their paths.
   addActivityProofRoutes(routes, services)
   addActivityRoutes(routes, services)
+  addGatewayRoutes(app, services)
   addHealthRoutes(routes, services, problems)
   if (services.metrics !== undefined) addMetricsRoute(routes, services.metrics)
   addWellKnownRoutes(app, services)

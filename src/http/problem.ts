@@ -24,10 +24,17 @@ export const problems: Readonly<Record<ErrorCode, Meaning>> = {
   payload_too_large: { status: 413, title: 'The body is too large' },
   policy_denied: { status: 403, title: 'A policy does not let this person use the upstream' },
   storage_unavailable: { status: 503, title: 'The database cannot be reached at the moment' },
+  too_many_streams: { status: 429, title: 'Too many calls of this person are open' },
   unauthenticated: { status: 401, title: 'There is no valid token, key or session' },
   unknown_upstream: { status: 404, title: 'There is no such upstream' },
   upstream_misconfigured: { status: 502, title: 'The upstream is not set up correctly' },
   upstream_not_allowed: { status: 403, title: 'This service may not use the upstream' },
+  upstream_redirect: { status: 502, title: 'The upstream answered with a redirect' },
+  upstream_rejected_credential: {
+    status: 502,
+    title: 'The upstream refuses the credential, a renewed one too',
+  },
+  upstream_timeout: { status: 504, title: 'The upstream did not answer in time' },
   upstream_unavailable: {
     status: 503,
     title: "The upstream's authorization server cannot be asked at the moment",

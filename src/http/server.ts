@@ -40,10 +40,17 @@ export async function startServer(options: {
     keepAliveTimeout: 65_000,
   }
   const answers = new WeakMap<Duplex, ServerResponse>()
+  /** Connections that have asked nothing yet. Node counts them as busy, and a stop would wait for them. */
+  const silent = new Set<Duplex>()
   const server = createServer(limits, (incoming, outgoing) => {
     answers.set(incoming.socket, outgoing)
+    silent.delete(incoming.socket)
     // Nothing of an answer that cannot be written may end the process.
     listener(incoming, outgoing).catch(() => outgoing.destroy())
+  })
+  server.on('connection', (socket) => {
+    silent.add(socket)
+    socket.once('close', () => silent.delete(socket))
   })
   server.on('clientError', (error, socket) => {
     // An answer that has begun must not be followed by the text of another.
@@ -60,7 +67,7 @@ export async function startServer(options: {
   })
   const address = server.address()
   const listening = typeof address === 'object' && address !== null ? address.port : port
-  return { host, port: listening, close: (graceMs) => close(server, graceMs) }
+  return { host, port: listening, close: (graceMs) => close(server, silent, graceMs) }
 }
 
 const statusOfFault: Readonly<Record<string, 408 | 431>> = {
@@ -83,10 +90,11 @@ async function refuseUnreadable(error: NodeJS.ErrnoException, socket: Duplex): P
   socket.end(`${head.join('\r\n')}\r\n\r\n${body}`, () => socket.destroy())
 }
 
-async function close(server: Server, graceMs: number): Promise<void> {
+async function close(server: Server, silent: ReadonlySet<Duplex>, graceMs: number): Promise<void> {
   const closed = new Promise<void>((resolve) => {
     server.close(() => resolve())
   })
+  for (const socket of silent) socket.destroy()
   // A kept-alive connection becomes idle only when its answer is out, and would keep the server open until its own timeout.
   const idle = setInterval(() => server.closeIdleConnections(), 50)
   const done = new AbortController()

@@ -11,6 +11,7 @@ import type {
   RefusalRecorder,
 } from '../core/ports/broker-services.ts'
 import type { Clock } from '../core/ports/clock.ts'
+import type { Gateway } from '../core/ports/gateway.ts'
 import type { Pages } from '../core/ports/pages.ts'
 import type { Upstream } from '../core/upstream.ts'
 
@@ -21,6 +22,8 @@ export type HttpServices = {
   readonly upstreams: ReadonlyMap<string, Upstream>
   /** Origins that connect may send a person back to, besides `publicUrl`. */
   readonly returnTo: readonly string[]
+  /** Origins of browser clients of the gateway, besides `publicUrl`. */
+  readonly allowedOrigins: readonly string[]
   readonly clock: Clock
   readonly log: HttpLog
   readonly authenticator: Authenticator
@@ -32,6 +35,7 @@ export type HttpServices = {
   readonly connections: Connections
   readonly administration: Administration
   readonly connector: OAuthConnector
+  readonly gateway: Gateway
   readonly activity: ActivityStore
   readonly activityProof: {
     readonly verifier: ActivityVerifier
@@ -47,13 +51,16 @@ export type HttpServices = {
 }
 
 /**
- * Builds the value of `WWW-Authenticate` that names the bare RFC 9728 document. `error` is absent when no token was sent;
- * `scopes` are those that the token lacked, for `insufficient_scope` only.
+ * Builds the value of `WWW-Authenticate` that names the RFC 9728 document of the target, the bare one without a target. `error` is
+ * absent when no token was sent; `scopes` are those that the token lacked, for `insufficient_scope` only.
  */
-export type Challenge = (refusal: {
-  readonly error: 'invalid_token' | 'insufficient_scope' | undefined
-  readonly scopes: readonly string[]
-}) => string
+export type Challenge = (
+  refusal: {
+    readonly error: 'invalid_token' | 'insufficient_scope' | undefined
+    readonly scopes: readonly string[]
+  },
+  target?: { readonly kind: 'upstream' | 'external'; readonly upstream: Upstream },
+) => string
 
 /** RFC 9728 documents. */
 export type ProtectedResources = {

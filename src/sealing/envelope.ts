@@ -143,6 +143,12 @@ function place(context: SealingContext): readonly (string | Uint8Array)[] {
     case 'activity_signing_key':
       row = [context.keyId]
       break
+    case 'gateway_session':
+      row = [context.issuer, context.userId, context.upstream, context.idHash]
+      break
+    case 'mcp_request_state':
+      row = [context.issuer, context.userId, context.upstream]
+      break
     case 'encryption_key':
       row = []
       break

@@ -21,6 +21,7 @@ type PlaceRow = {
   readonly generation: number
   readonly ticket_hash: Buffer
   readonly state_hash: Buffer
+  readonly id_hash: Buffer
   readonly key_id: string
 }
 
@@ -66,6 +67,13 @@ const shapes: Readonly<Record<SealedTable, Shape>> = {
     contextOf: (row, field) => {
       const stateHash = row.state_hash
       return { table: 'connect_flow', field, ...connectionOf(row), stateHash }
+    },
+  }),
+  gateway_session: shape('gateway_session', {
+    key: ['id_hash'],
+    bound: ['issuer', 'user_id', 'upstream'],
+    contextOf: (row, field) => {
+      return { table: 'gateway_session', field, ...connectionOf(row), idHash: row.id_hash }
     },
   }),
   sign_in_flow: shape('sign_in_flow', {

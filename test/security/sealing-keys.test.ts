@@ -278,7 +278,7 @@ describe('keys status', () => {
       expected += columns.length
       expect(await checkOf([k1]).status()).toMatchObject([{ id: 'k1', rows: expected }])
     }
-    expect(expected).toBe(12)
+    expect(expected).toBe(13)
   })
 
   it('every bytea column of the database is counted, or is a hash', async () => {

@@ -116,13 +116,20 @@ const changes: Readonly<Record<string, Mutation>> = {
 const mutations = Object.entries({ ...swaps, ...changes })
 
 function fieldsOf(context: SealingContext): readonly string[] {
-  const isNoColumn = context.table === 'encryption_key' || context.table === 'refresh_journal'
-  return isNoColumn ? [] : sealedFields[context.table]
+  switch (context.table) {
+    case 'encryption_key':
+    case 'refresh_journal':
+    case 'mcp_request_state':
+      return []
+    default:
+      return sealedFields[context.table]
+  }
 }
 
 /** The same table and column in another row. */
 function elsewhere(context: SealingContext): SealingContext {
   if ('stateHash' in context) return { ...context, stateHash: randomBytes(32) }
+  if ('idHash' in context) return { ...context, idHash: randomBytes(32) }
   if ('ticketHash' in context) return { ...context, ticketHash: randomBytes(32) }
   if ('generation' in context) return { ...context, generation: context.generation + 1 + upTo(50) }
   if ('keyId' in context) return { ...context, keyId: 'another-key' }

@@ -31,6 +31,8 @@ export type BrokerServersOptions = {
   readonly accessTokenSeconds?: number
   readonly refreshReuse?: 'strict' | 'none'
   readonly storeSubjectToken?: boolean
+  /** Where `files` is, and the audience of its tokens; there is nothing at the default. */
+  readonly filesUrl?: string
 }
 
 /** The file's shape, loosely: tests change any of it. */
@@ -80,7 +82,7 @@ export async function startBrokerServers(
   const authorizationServer = await startAuthorizationServer({
     redirectUris: [`${url}/callback/files`],
     accounts: ['ada-at-files', 'grace-at-files'],
-    resources: [filesUrl],
+    resources: [options.filesUrl ?? filesUrl],
     accessTokenSeconds: options.accessTokenSeconds ?? 3600,
     refreshReuse: options.refreshReuse ?? 'strict',
     scan,
@@ -105,7 +107,7 @@ export async function startBrokerServers(
     },
     upstreams: {
       files: {
-        url: filesUrl,
+        url: options.filesUrl ?? filesUrl,
         kind: 'mcp',
         display_name: 'Files',
         credential: {

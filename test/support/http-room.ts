@@ -16,6 +16,7 @@ import type {
   ResolvedCredential,
   ResolveRequest,
 } from '../../src/core/ports/broker-services.ts'
+import type { GatewayCall } from '../../src/core/ports/gateway.ts'
 import type { Secret } from '../../src/core/secret.ts'
 import {
   isConnectable,
@@ -67,6 +68,7 @@ export function upstream(name: string, more: Partial<Upstream> = {}): Upstream {
     allow: { roles: [], users: [] },
     externalUrl: undefined,
     allowPrivateNetwork: false,
+    timeouts: { connectMs: 5000, headMs: 120_000, idleMs: 600_000 },
     credential: {
       mode: 'oauth_connect',
       issuer: 'https://as.example.com',
@@ -166,6 +168,7 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
     connectionFilters: [] as ConnectionFilter[],
     linked: [] as { person: Person; upstream: string; returnTo: string | undefined }[],
     completed: [] as { params: string; browser: string | undefined; person: Person }[],
+    proxied: [] as GatewayCall[],
     statuses: new Map<string, ConnectionStatus>(),
     records: [] as ActivityRecord[],
     verify: (): Promise<ActivityVerdict> =>
@@ -241,10 +244,11 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
     publicUrl,
     upstreams,
     returnTo: ['https://app.example.com'],
+    allowedOrigins: ['https://client.example.com'],
     clock,
     version: '0.0.0-test',
     log: { error: (entry) => void room.logged.push(entry) },
-    challenge: (refusal) => resources.challenge(refusal),
+    challenge: (refusal, target) => resources.challenge(refusal, target),
     protectedResources: resources,
     pages,
     authenticator: {
@@ -316,6 +320,18 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
       upstreams: async () => [],
       async offboard({ person: of, actor }) {
         room.offboarded.push({ person: of, actor })
+      },
+    },
+    gateway: {
+      async proxy(call) {
+        room.proxied.push(call)
+        call.answer.begin(200, { 'content-type': 'text/plain' })
+        call.answer.end()
+      },
+      async mcp(call) {
+        room.proxied.push(call)
+        call.answer.begin(200, { 'content-type': 'application/json' })
+        call.answer.end()
       },
     },
     connector: {

@@ -14,6 +14,7 @@ export function oauthUpstream(
     allow: { roles: [], users: [] },
     externalUrl: undefined,
     allowPrivateNetwork: false,
+    timeouts: { connectMs: 5000, headMs: 120_000, idleMs: 600_000 },
     ...upstream,
     credential: {
       mode: 'oauth_connect',

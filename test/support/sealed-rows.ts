@@ -91,6 +91,25 @@ const rows: { readonly [Each in Table]: (place: Place, generation: number) => Ne
       })),
     }
   },
+  gateway_session: (place) => {
+    const idHash = randomBytes(32)
+    return {
+      row: {
+        ...columnsOf(place),
+        id_hash: idHash,
+        initialize: {},
+        revision: '2025-11-25',
+        elicitations: '{}',
+        used_at: now,
+      },
+      contexts: sealedColumns.gateway_session.map((field) => ({
+        table: 'gateway_session',
+        field,
+        ...place,
+        idHash,
+      })),
+    }
+  },
   sign_in_flow: () => {
     const stateHash = randomBytes(32)
     return {

@@ -26,6 +26,8 @@ export type ResolveRequest = {
   readonly rejected: string | undefined
   readonly requestId: string
   readonly startedAt: Date
+  /** True: a refusal that says `connect_required` leaves no record, because the caller answers in the person's place. */
+  readonly mayGoOnUnconnected?: boolean
 }
 
 export type ResolvedCredential = {

@@ -1,7 +1,10 @@
 import type { SealingContext } from './sealer.ts'
 
 /** Tables with sealed values. The check values of the keys themselves stay under their own keys. */
-export type SealedTable = Exclude<SealingContext['table'], 'encryption_key' | 'refresh_journal'>
+export type SealedTable = Exclude<
+  SealingContext['table'],
+  'encryption_key' | 'refresh_journal' | 'mcp_request_state'
+>
 
 /** The values of a row's primary key. */
 export type SealedRowKey = readonly (string | Uint8Array)[]

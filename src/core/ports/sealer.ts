@@ -43,6 +43,13 @@ export type SealingContext =
       readonly field: 'answer'
       readonly generation: number
     })
+  | (CredentialKey & {
+      readonly table: 'gateway_session'
+      readonly field: 'upstream_session'
+      readonly idHash: Uint8Array
+    })
+  /** No table: it goes through the client and comes back. */
+  | (CredentialKey & { readonly table: 'mcp_request_state'; readonly field: 'state' })
   | { readonly table: 'encryption_key'; readonly field: 'check' }
 
 /** Turns secrets into bytes that may be stored, and back. Both answer at once, without I/O. */

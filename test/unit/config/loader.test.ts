@@ -40,7 +40,6 @@ audit: { durability: disk }
   it('names each by its path, in one go, whatever the kind of check that found it', async () => {
     const problems = await problemsOf(file)
     expect(problems.map(({ path }) => path)).toEqual([
-      'audit.durability',
       'encrpytion',
       'encryption.keys[0].secret',
       'encryption.keys[1].id',

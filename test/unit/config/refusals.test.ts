@@ -710,32 +710,6 @@ describe('what does not work yet', () => {
       /discovery, CIMD, DCR\) is not available in this version yet/,
     ],
     [
-      'timeouts.connect',
-      upstreamWith({ credential: credential(), timeouts: { connect: '6s' } }),
-      'upstreams.files.timeouts.connect',
-      later,
-    ],
-    [
-      'timeouts.head',
-      upstreamWith({ credential: credential(), timeouts: { head: '3m' } }),
-      'upstreams.files.timeouts.head',
-      later,
-    ],
-    [
-      'timeouts.idle',
-      upstreamWith({ credential: credential(), timeouts: { idle: '1h' } }),
-      'upstreams.files.timeouts.idle',
-      later,
-    ],
-    [
-      'allowed_origins',
-      fileWith({ allowed_origins: ['https://app.example.com'] }),
-      'allowed_origins',
-      later,
-    ],
-    ['audit.durability', fileWith({ audit: { durability: 'disk' } }), 'audit.durability', later],
-    ['audit.spool_limit', fileWith({ audit: { spool_limit: '2GiB' } }), 'audit.spool_limit', later],
-    [
       'authorization_server',
       fileWith({ authorization_server: { enabled: true } }),
       'authorization_server.enabled',

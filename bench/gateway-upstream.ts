@@ -1,0 +1,42 @@
+import { createServer, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { serveQuestions } from './child.ts'
+
+/** An upstream that answers every small call the same, and keeps a stream open where one is asked for. It is not measured. */
+const answer = Buffer.from(
+  JSON.stringify({
+    jsonrpc: '2.0',
+    id: 1,
+    result: { resultType: 'complete', content: [{ type: 'text', text: 'x'.repeat(200) }] },
+  }),
+)
+const event = Buffer.from(`data: ${'x'.repeat(1000)}\n\n`)
+
+const server = createServer((request, response) => {
+  request.resume()
+  request.on('end', () => {
+    if (request.headers.accept === 'text/event-stream') {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      response.write(event)
+      if (request.url?.endsWith('/flood') === true) flood(response)
+      return
+    }
+    response.writeHead(200, {
+      'content-type': 'application/json',
+      'content-length': String(answer.length),
+    })
+    response.end(answer)
+  })
+})
+
+/** Writes as fast as it is read, for a reader that stalls. */
+function flood(response: ServerResponse): void {
+  while (response.write(event)) {
+    if (response.destroyed) return
+  }
+  response.once('drain', () => flood(response))
+}
+
+server.keepAliveTimeout = 60_000
+server.listen(0, '127.0.0.1', () => serveQuestions((server.address() as AddressInfo).port, {}))
+process.on('SIGTERM', () => process.exit(0))

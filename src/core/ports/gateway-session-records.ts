@@ -1,0 +1,53 @@
+import type { CredentialKey } from '../credential.ts'
+
+/** A session of an MCP client as it lies in the database: known by the hash of the id that the client has. */
+export type GatewaySessionRecord = CredentialKey & {
+  readonly idHash: Uint8Array
+  /** What the client said of itself in `initialize`: what the upstream is told. */
+  readonly initialize: Readonly<Record<string, unknown>>
+  /** The revision that the client was answered in. */
+  readonly revision: string
+  /**
+   * The upstream's own session, as long as the connection that it was opened with is there and the same. `sealedId` is
+   * undefined where the upstream keeps none.
+   */
+  readonly at: UpstreamSessionRecord | undefined
+}
+
+export type UpstreamSessionRecord = {
+  readonly sealedId: Uint8Array | undefined
+  /** The revision that the upstream named. */
+  readonly revision: string
+}
+
+/**
+ * Every change is a single statement with the owner in its WHERE, and instants are the database's.
+ * Every method throws BrokerError storage_unavailable.
+ */
+export interface GatewaySessionRecords {
+  insert(session: GatewaySessionRecord): Promise<void>
+  /** Undefined for one that is unknown, ended, or of another person or upstream: nothing tells these apart. */
+  find(idHash: Uint8Array, key: CredentialKey): Promise<GatewaySessionRecord | undefined>
+  /** The right to open the session at the upstream, for half a minute; false where another has it or it is open. */
+  claimOpening(session: GatewaySessionRecord): Promise<boolean>
+  setOpened(session: GatewaySessionRecord, at: UpstreamSessionRecord): Promise<void>
+  /** Gives the right back, or notes that the upstream does not know its session any more. */
+  setClosed(session: GatewaySessionRecord): Promise<void>
+  addElicitation(session: GatewaySessionRecord, elicitationId: string): Promise<void>
+  /** Those that were added, once. */
+  takeElicitations(session: GatewaySessionRecord): Promise<readonly string[]>
+  remove(session: GatewaySessionRecord): Promise<void>
+}
+
+/** What an upstream said of itself to anyone. */
+export type UpstreamServerRecord = {
+  /** The modern revisions that it named; empty where it speaks only those with sessions; undefined where it was never asked. */
+  readonly revisions: readonly string[] | undefined
+  readonly capabilities: Readonly<Record<string, unknown>> | undefined
+}
+
+export interface UpstreamServerRecords {
+  find(upstream: string): Promise<UpstreamServerRecord>
+  /** Notes what it said; what is undefined stays as it was. */
+  note(upstream: string, server: UpstreamServerRecord): Promise<void>
+}

@@ -1,0 +1,203 @@
+import { BrokerError } from '../core/errors.ts'
+import type {
+  CredentialResolver,
+  ResolvedCredential,
+  ResolveRequest,
+} from '../core/ports/broker-services.ts'
+import type { GatewayCall, StreamedAnswer } from '../core/ports/gateway.ts'
+import type {
+  UpstreamAnswerHead,
+  UpstreamClient,
+  UpstreamExchange,
+  UpstreamFailure,
+} from '../core/ports/upstream-client.ts'
+import type { GatewayBody } from './body.ts'
+import { headersBack, headersUp } from './headers.ts'
+import type { OpenCalls } from './open-calls.ts'
+
+/** A call on its way up, with what the gateway made of it. */
+export type Forwarding = {
+  readonly call: GatewayCall
+  readonly method: string
+  readonly target: string
+  /** As they came, or as the gateway changed them; what must not go up is taken out of them here. */
+  readonly headers: readonly string[]
+  readonly body: GatewayBody
+  readonly answer: StreamedAnswer
+  /** `abort` ends the exchange when its caller leaves; `drain` reads it to its end, because leaving means nothing there. */
+  readonly whenGone: 'abort' | 'drain'
+  /** True for an answer that is not to be passed on but to be tried again by whoever asked. */
+  readonly isStale?: (head: UpstreamAnswerHead) => boolean
+}
+
+export type Forwarder = {
+  /**
+   * Sends it with this credential. An upstream that answers 401 gets it once more with a renewed one, as long as nothing of the
+   * answer has left and the body is still at hand. Nothing else is ever tried again: the upstream may have done what it was asked.
+   * Resolves when the answer is out, or its caller is gone.
+   */
+  readonly forward: (
+    forwarding: Forwarding,
+    credential: ResolvedCredential,
+  ) => Promise<'done' | 'stale'>
+}
+
+const framing: ReadonlySet<string> = new Set(['content-length'])
+
+/** How long an answer that nobody reads any more is read on. */
+const drainMs = 5 * 60_000
+
+export function createForwarder(ports: {
+  readonly resolver: CredentialResolver
+  readonly upstreamClient: UpstreamClient
+  readonly openCalls: OpenCalls
+}): Forwarder {
+  const { resolver, upstreamClient, openCalls } = ports
+
+  async function forward(
+    forwarding: Forwarding,
+    credential: ResolvedCredential,
+  ): Promise<'done' | 'stale'> {
+    const first = await send(forwarding, credential)
+    if (first !== 'refused') return first
+    const renewed = await resolver.resolve(resolution(forwarding.call, credential.fingerprint))
+    const isTheSame = renewed.fingerprint === credential.fingerprint
+    // What was not kept cannot be sent again; the caller's own next try has the renewed credential.
+    if (isTheSame || forwarding.body.kind === 'once') throw rejected()
+    const second = await send(forwarding, renewed)
+    if (second === 'refused') throw rejected()
+    return second
+  }
+
+  /** `refused`: the upstream answered 401, and nothing of that has left. */
+  function send(
+    forwarding: Forwarding,
+    credential: ResolvedCredential,
+  ): Promise<'done' | 'stale' | 'refused'> {
+    const { call, method, target, headers, body, answer, whenGone, isStale } = forwarding
+    const { upstream } = call
+    return new Promise((resolve, reject) => {
+      let begun = false
+      let dropping: NodeJS.Timeout | undefined
+      let exchange: UpstreamExchange | undefined
+
+      function settle(outcome: 'done' | 'stale' | 'refused' | BrokerError): void {
+        close()
+        clearTimeout(dropping)
+        if (typeof outcome === 'string') resolve(outcome)
+        else reject(outcome)
+      }
+      function fail(error: BrokerError): void {
+        if (!begun) return settle(error)
+        if (dropping === undefined) answer.cut()
+        settle('done')
+      }
+      function stop(): void {
+        exchange?.abort()
+      }
+      const close = openCalls.add(call.person, {
+        upstream: upstream.name,
+        usesCredential: true,
+        cut() {
+          stop()
+          fail(new BrokerError('connect_required', { reason: 'not_connected' }))
+        },
+      })
+      exchange = upstreamClient.send(
+        {
+          upstream,
+          method,
+          target,
+          headers: headersUp(headers, {
+            inboundToken: call.bearer.reveal(),
+            credential,
+            // Counted again where all of it is at hand: the gateway may have changed it.
+            ...(body.kind === 'whole' ? { withheld: framing } : {}),
+          }),
+          body: body.content,
+        },
+        {
+          head(received) {
+            const other = isStale?.(received) === true ? 'stale' : refusalOf(received)
+            if (other === undefined) {
+              begun = true
+              answer.begin(received.status, headersBack(received.headers))
+              return
+            }
+            stop()
+            settle(other)
+          },
+          data: (chunk) => dropping !== undefined || answer.write(chunk),
+          end() {
+            if (dropping === undefined) answer.end()
+            settle('done')
+          },
+          failed: (failure) => fail(failureOf(failure)),
+        },
+      )
+      answer.onDrain(() => exchange?.resume())
+      answer.onGone(() => {
+        if (whenGone === 'abort') {
+          stop()
+          settle('done')
+          return
+        }
+        dropping = setTimeout(() => {
+          stop()
+          settle('done')
+        }, drainMs)
+        dropping.unref()
+        exchange?.resume()
+      })
+    })
+  }
+
+  return { forward }
+}
+
+const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])
+
+/** What must not be passed on as an answer. */
+function refusalOf({ status }: UpstreamAnswerHead): 'refused' | BrokerError | undefined {
+  if (status === 401) return 'refused'
+  // Followed, it would carry the person's credential to an address that nobody configured.
+  return redirects.has(status) ? new BrokerError('upstream_redirect') : undefined
+}
+
+function failureOf(failure: UpstreamFailure): BrokerError {
+  if (failure === 'timeout') return new BrokerError('upstream_timeout')
+  return new BrokerError('upstream_unavailable', {
+    addressRefused: failure === 'address_refused',
+  })
+}
+
+function rejected(): BrokerError {
+  return new BrokerError('upstream_rejected_credential')
+}
+
+/** What a gateway call asks of the resolver. */
+export function resolution(call: GatewayCall, refused?: string): ResolveRequest {
+  const { person, bearer, upstream, requestId, startedAt } = call
+  return {
+    person,
+    subjectToken: bearer,
+    service: undefined,
+    actor: { kind: 'user', id: person.userId },
+    upstream,
+    rejected: refused,
+    requestId,
+    startedAt,
+  }
+}
+
+/** What a head announces of its body. */
+export function announcedBytes(headers: readonly string[]): number | undefined {
+  const value = headerOf(headers, 'content-length')
+  return value === undefined ? undefined : Number(value)
+}
+
+/** The first header of that name, in lower case, of names and values by turns. */
+export function headerOf(headers: readonly string[], name: string): string | undefined {
+  const index = headers.findIndex((key, at) => at % 2 === 0 && key.toLowerCase() === name)
+  return index === -1 ? undefined : headers[index + 1]
+}

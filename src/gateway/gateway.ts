@@ -1,0 +1,103 @@
+import type {
+  Connections,
+  CredentialResolver,
+  RefusalRecorder,
+} from '../core/ports/broker-services.ts'
+import type { Clock } from '../core/ports/clock.ts'
+import type { Gateway } from '../core/ports/gateway.ts'
+import type {
+  GatewaySessionRecords,
+  UpstreamServerRecords,
+} from '../core/ports/gateway-session-records.ts'
+import type { Notices } from '../core/ports/notices.ts'
+import type { Sealer } from '../core/ports/sealer.ts'
+import type { StorageHealth } from '../core/ports/storage-health.ts'
+import type { UpstreamClient } from '../core/ports/upstream-client.ts'
+import { createForwarder } from './forward.ts'
+import { createHttpProxy } from './http-proxy.ts'
+import { createConnectionWait } from './mcp/connection-wait.ts'
+import { createKnownServers } from './mcp/known-servers.ts'
+import { createMcpGateway } from './mcp/mcp-gateway.ts'
+import { createModernMcp } from './mcp/modern.ts'
+import { createRequestStates } from './mcp/request-state.ts'
+import { createSessionEraMcp } from './mcp/session-era.ts'
+import { createSessions } from './mcp/sessions.ts'
+import { createWaitingStreams } from './mcp/waiting-streams.ts'
+import type { OpenCalls } from './open-calls.ts'
+
+/** How often it is looked whether the database is still heard from. */
+const lookEveryMs = 1000
+
+/** Carries calls to upstreams. */
+export function createGateway(ports: {
+  readonly resolver: CredentialResolver
+  readonly records: Pick<RefusalRecorder, 'settled'>
+  readonly connections: Pick<Connections, 'find'>
+  readonly openCalls: OpenCalls
+  readonly upstreamClient: UpstreamClient
+  readonly sessionRecords: GatewaySessionRecords
+  readonly upstreamServers: UpstreamServerRecords
+  readonly sealer: Sealer
+  readonly notices: Notices
+  readonly storage: StorageHealth
+  readonly clock: Clock
+}): Gateway & {
+  stop(): Promise<void>
+} {
+  const { connections, upstreamClient, sessionRecords, sealer, notices } = ports
+  const { openCalls, storage, clock } = ports
+  const resolver: CredentialResolver = {
+    async resolve(request) {
+      try {
+        return await ports.resolver.resolve(request)
+      } finally {
+        // The record is safe before anything that it is about leaves.
+        await ports.records.settled()
+      }
+    },
+  }
+  const forwarder = createForwarder({ resolver, upstreamClient, openCalls })
+  const knownServers = createKnownServers({ records: ports.upstreamServers, forwarder })
+  const sessions = createSessions({ records: sessionRecords, sealer, forwarder })
+  const connectionWait = createConnectionWait({ connections, notices })
+  const waitingStreams = createWaitingStreams({
+    resolver,
+    forwarder,
+    openCalls,
+    connectionWait,
+    knownServers,
+    sessions,
+    records: sessionRecords,
+  })
+  const modern = createModernMcp({
+    resolver,
+    forwarder,
+    knownServers,
+    requestStates: createRequestStates({ sealer, clock }),
+    connectionWait,
+    waitingStreams,
+  })
+  const sessionEra = createSessionEraMcp({
+    resolver,
+    forwarder,
+    knownServers,
+    sessions,
+    records: sessionRecords,
+    waitingStreams,
+  })
+  // A disconnect on another replica could not be heard any more, and streams must not outlive it.
+  const watch = setInterval(() => {
+    if (!storage.isFresh()) openCalls.cutAll()
+  }, lookEveryMs)
+  watch.unref()
+
+  return {
+    proxy: createHttpProxy({ resolver, forwarder }),
+    mcp: createMcpGateway({ modern, sessionEra }),
+    async stop() {
+      clearInterval(watch)
+      openCalls.cutAll()
+      await upstreamClient.close()
+    },
+  }
+}

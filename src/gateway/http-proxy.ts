@@ -1,0 +1,29 @@
+import { BrokerError } from '../core/errors.ts'
+import type { CredentialResolver } from '../core/ports/broker-services.ts'
+import type { GatewayCall } from '../core/ports/gateway.ts'
+import { readBody } from './body.ts'
+import { announcedBytes, type Forwarder, resolution } from './forward.ts'
+import { targetBelow } from './target.ts'
+
+/** Carries calls of plain HTTP to their upstream with the person's own credential, and the answer back as it comes. */
+export function createHttpProxy(ports: {
+  readonly resolver: CredentialResolver
+  readonly forwarder: Forwarder
+}): (call: GatewayCall) => Promise<void> {
+  return async (call) => {
+    const target = targetBelow(new URL(call.upstream.url), call.tail)
+    if (target === undefined) {
+      throw new BrokerError('invalid_request', {
+        field: 'path',
+        expectation: 'The path must stay below the address of the upstream, in every spelling.',
+      })
+    }
+    const credential = await ports.resolver.resolve(resolution(call))
+    const { headers, answer } = call
+    const body = await readBody(call.body, announcedBytes(headers))
+    await ports.forwarder.forward(
+      { call, method: call.method, target, headers, body, answer, whenGone: 'abort' },
+      credential,
+    )
+  }
+}

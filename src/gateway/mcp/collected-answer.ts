@@ -1,0 +1,68 @@
+import type { StreamedAnswer } from '../../core/ports/gateway.ts'
+import { BrokerError } from '../../core/errors.ts'
+import { isObject, type JsonObject, parseBody, type RequestId } from './json-rpc.ts'
+
+/** The answer to a question of the gateway's own: nobody reads it but the gateway. */
+export type CollectedAnswer = {
+  readonly status: number
+  readonly headers: Readonly<Record<string, string | readonly string[]>>
+  readonly body: Buffer
+}
+
+const mostBytes = 4 * 1024 * 1024
+
+/** `ask` is given an answer to write to; resolves with all of it. @throws BrokerError what `ask` throws, upstream_unavailable */
+export async function collect(
+  ask: (answer: StreamedAnswer) => Promise<unknown>,
+): Promise<CollectedAnswer> {
+  const chunks: Uint8Array[] = []
+  let head: Pick<CollectedAnswer, 'status' | 'headers'> | undefined
+  let bytes = 0
+  let isWhole = false
+  let leave = () => {}
+  await ask({
+    begin(status, headers) {
+      head = { status, headers }
+    },
+    write(chunk) {
+      bytes += chunk.length
+      if (bytes > mostBytes) leave()
+      else chunks.push(chunk)
+      return true
+    },
+    end() {
+      isWhole = true
+    },
+    cut() {},
+    onDrain() {},
+    onGone(gone) {
+      leave = gone
+    },
+  })
+  if (head === undefined || !isWhole) throw new BrokerError('upstream_unavailable')
+  return { ...head, body: Buffer.concat(chunks) }
+}
+
+/** The JSON-RPC answer in it with that id, whether it came as JSON or as a stream of events. */
+export function answerTo(
+  id: RequestId,
+  { headers, body }: CollectedAnswer,
+): JsonObject | undefined {
+  const isStream = String(headers['content-type'] ?? '').startsWith('text/event-stream')
+  const texts = isStream ? eventsIn(body.toString('utf8')) : [body.toString('utf8')]
+  const messages = texts.flatMap((text) => parseBody(Buffer.from(text))?.messages ?? [])
+  return messages.find((message) => message.id === id && message.method === undefined)?.source
+}
+
+/** The data of each event (HTML standard, "Server-sent events"). */
+function eventsIn(stream: string): readonly string[] {
+  return stream.split(/\r?\n\r?\n/).flatMap((event) => {
+    const lines = event.split(/\r?\n/).filter((line) => line.startsWith('data:'))
+    return lines.length === 0 ? [] : [lines.map((line) => line.slice(5).trimStart()).join('\n')]
+  })
+}
+
+export function resultIn(answer: JsonObject | undefined): JsonObject | undefined {
+  const result = answer?.['result']
+  return isObject(result) ? result : undefined
+}

@@ -1,0 +1,85 @@
+/** Whatever a client may send: nothing of it is believed before it was looked at. */
+export type JsonObject = { readonly [name: string]: unknown }
+
+export type RequestId = string | number
+
+/** A JSON-RPC 2.0 message. `id` without `method` is an answer to a request of the server's. */
+export type McpMessage = {
+  readonly id: RequestId | undefined
+  readonly method: string | undefined
+  readonly params: JsonObject
+  readonly source: JsonObject
+}
+
+/** JSON-RPC 2.0, and the MCP specification's own (2026-07-28, "Error codes"). */
+export const errorCode = {
+  parseError: -32700,
+  invalidRequest: -32600,
+  methodNotFound: -32601,
+  invalidParams: -32602,
+  headerMismatch: -32020,
+  unsupportedRevision: -32022,
+  urlElicitationRequired: -32042,
+  /** Ours, outside of what the specifications keep for themselves. */
+  connectRequired: -31403,
+} as const
+
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+}
+
+/** The messages of a body; undefined where it is no JSON-RPC. A batch counts only where there are several or it is written as one. */
+export function parseBody(
+  body: Uint8Array | undefined,
+): { readonly messages: readonly McpMessage[]; readonly isBatch: boolean } | undefined {
+  let parsed: unknown
+  try {
+    parsed = JSON.parse(Buffer.from(body ?? []).toString('utf8'))
+  } catch {
+    return undefined
+  }
+  const list: readonly unknown[] = Array.isArray(parsed) ? parsed : [parsed]
+  const messages = list.flatMap((one) => messageOf(one) ?? [])
+  if (messages.length === 0 || messages.length !== list.length) return undefined
+  return { messages, isBatch: Array.isArray(parsed) }
+}
+
+function messageOf(value: unknown): McpMessage | undefined {
+  if (!isObject(value) || value['jsonrpc'] !== '2.0') return undefined
+  const { id, method, params } = value
+  if (method !== undefined && typeof method !== 'string') return undefined
+  if (id !== undefined && typeof id !== 'string' && typeof id !== 'number') return undefined
+  if (id === undefined && method === undefined) return undefined
+  return { id, method, params: isObject(params) ? params : {}, source: value }
+}
+
+/** Whether somebody waits for an answer to it. */
+export function isRequest(message: McpMessage): message is McpMessage & {
+  readonly id: RequestId
+  readonly method: string
+} {
+  return message.id !== undefined && message.method !== undefined
+}
+
+/** A result says whether it is whole in 2026-07-28, and must not say it before. */
+export function resultOf(
+  id: RequestId | undefined,
+  era: 'modern' | 'session',
+  result: JsonObject,
+): JsonObject {
+  const type = era === 'modern' ? { resultType: 'complete' } : {}
+  return { jsonrpc: '2.0', id: id ?? null, result: { ...type, ...result } }
+}
+
+export function errorOf(
+  id: RequestId | undefined,
+  code: number,
+  message: string,
+  data?: JsonObject,
+): JsonObject {
+  return {
+    jsonrpc: '2.0',
+    id: id ?? null,
+    error: { code, message, ...(data === undefined ? {} : { data }) },
+  }
+}

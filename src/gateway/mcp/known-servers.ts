@@ -1,0 +1,126 @@
+import { LRUCache } from 'lru-cache'
+import type { ResolvedCredential } from '../../core/ports/broker-services.ts'
+import type { GatewayCall } from '../../core/ports/gateway.ts'
+import type {
+  UpstreamServerRecord,
+  UpstreamServerRecords,
+} from '../../core/ports/gateway-session-records.ts'
+import type { Forwarder } from '../forward.ts'
+import { answerTo, collect, resultIn } from './collected-answer.ts'
+import { errorCode, isObject, type JsonObject } from './json-rpc.ts'
+import { metaKey, modernRevision } from './revisions.ts'
+import { ownHeaders } from './sessions.ts'
+import { mcpTarget } from './target.ts'
+
+/** What upstreams said of themselves, to whomever: what people see who are not connected yet. */
+export type KnownServers = {
+  readonly find: (upstream: string) => Promise<UpstreamServerRecord>
+  /** Asks an upstream that was never asked, with the credential of the first person who has one. Never rejects. */
+  readonly ask: (call: GatewayCall, credential: ResolvedCredential) => Promise<UpstreamServerRecord>
+  /** Notes the capabilities in an answer to `initialize` or `server/discover`. */
+  readonly noteCapabilities: (upstream: string, result: JsonObject) => Promise<void>
+}
+
+/** What is known changes seldom, and a replica may learn of it late. */
+const keptMs = 10_000
+const discoverId = 'onbehalf-discover'
+
+export function createKnownServers(ports: {
+  readonly records: UpstreamServerRecords
+  readonly forwarder: Forwarder
+}): KnownServers {
+  const { records, forwarder } = ports
+  const kept = new LRUCache<string, UpstreamServerRecord>({ max: 1000, ttl: keptMs })
+  const asking = new Map<string, Promise<UpstreamServerRecord>>()
+
+  async function find(upstream: string): Promise<UpstreamServerRecord> {
+    const known = kept.get(upstream) ?? (await records.find(upstream))
+    kept.set(upstream, known)
+    return known
+  }
+
+  async function note(upstream: string, server: UpstreamServerRecord): Promise<void> {
+    await records.note(upstream, server)
+    kept.delete(upstream)
+  }
+
+  async function discover(
+    call: GatewayCall,
+    credential: ResolvedCredential,
+  ): Promise<UpstreamServerRecord> {
+    const upstream = call.upstream.name
+    const known = await find(upstream)
+    if (known.revisions !== undefined) return known
+    const answer = await collect((to) =>
+      forwarder.forward(
+        {
+          call,
+          method: 'POST',
+          target: mcpTarget(call.upstream),
+          headers: [...ownHeaders, 'MCP-Protocol-Version', modernRevision, 'Mcp-Method', method],
+          body: { kind: 'whole', content: Buffer.from(JSON.stringify(question)) },
+          answer: to,
+          whenGone: 'abort',
+        },
+        credential,
+      ),
+    )
+    const message = answerTo(discoverId, answer)
+    const result = resultIn(message)
+    const revisions = revisionsIn(result) ?? (isRefusal(answer.status, message) ? [] : undefined)
+    if (revisions === undefined) return known
+    await note(upstream, { revisions, capabilities: capabilitiesIn(result) })
+    return find(upstream)
+  }
+
+  return {
+    find,
+    async ask(call, credential) {
+      const upstream = call.upstream.name
+      const known = await find(upstream)
+      if (known.revisions !== undefined) return known
+      const question =
+        asking.get(upstream) ?? discover(call, credential).finally(() => asking.delete(upstream))
+      asking.set(upstream, question)
+      // What it says matters to people who are not connected; the call of this one goes on.
+      return question.catch(() => known)
+    },
+    async noteCapabilities(upstream, result) {
+      const capabilities = capabilitiesIn(result)
+      if (capabilities === undefined) return
+      const { capabilities: known } = await find(upstream)
+      if (JSON.stringify(known) === JSON.stringify(capabilities)) return
+      await note(upstream, { revisions: undefined, capabilities })
+    },
+  }
+}
+
+const method = 'server/discover'
+
+const question = {
+  jsonrpc: '2.0',
+  id: discoverId,
+  method,
+  params: {
+    _meta: { [metaKey.protocolVersion]: modernRevision, [metaKey.clientCapabilities]: {} },
+  },
+}
+
+function revisionsIn(result: JsonObject | undefined): readonly string[] | undefined {
+  const revisions = result?.['supportedVersions']
+  if (!Array.isArray(revisions)) return undefined
+  return revisions.filter((revision) => typeof revision === 'string')
+}
+
+function capabilitiesIn(result: JsonObject | undefined): JsonObject | undefined {
+  const capabilities = result?.['capabilities']
+  return isObject(capabilities) ? capabilities : undefined
+}
+
+/** Whether an upstream that does not know the question said so; anything else may be a passing fault. */
+function isRefusal(status: number, message: JsonObject | undefined): boolean {
+  if (status === 400 || status === 404 || status === 405) return true
+  const error = message?.['error']
+  const code = isObject(error) ? error['code'] : undefined
+  return code === errorCode.methodNotFound || code === errorCode.unsupportedRevision
+}

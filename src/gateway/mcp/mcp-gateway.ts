@@ -1,0 +1,56 @@
+import { BrokerError } from '../../core/errors.ts'
+import type { GatewayCall } from '../../core/ports/gateway.ts'
+import { type GatewayBody, mostBytes, readBody } from '../body.ts'
+import { announcedBytes, headerOf } from '../forward.ts'
+import { sendJson } from './answers.ts'
+import { claimedRevision } from './header-agreement.ts'
+import { errorCode, errorOf, type McpMessage, parseBody } from './json-rpc.ts'
+import { modernRevision, sessionRevisions } from './revisions.ts'
+import type { SessionEraMcp } from './session-era.ts'
+
+/** The one address of an MCP server: tells the two eras of the protocol apart, and goes no further. */
+export function createMcpGateway(ports: {
+  readonly modern: (call: GatewayCall, body: GatewayBody, message: McpMessage) => Promise<void>
+  readonly sessionEra: SessionEraMcp
+}): (call: GatewayCall) => Promise<void> {
+  const { modern, sessionEra } = ports
+
+  async function post(call: GatewayCall): Promise<void> {
+    const { answer, headers } = call
+    // Read to its end: nothing can be said of a message before.
+    const body = await readBody(call.body, announcedBytes(headers), mostBytes)
+    if (body.kind === 'once') throw new BrokerError('payload_too_large')
+    const parsed = parseBody(body.content)
+    const [first] = parsed?.messages ?? []
+    if (parsed === undefined || first === undefined) {
+      return sendJson(answer, 400, errorOf(undefined, errorCode.parseError, 'This is no JSON-RPC.'))
+    }
+    const named = headerOf(headers, 'mcp-protocol-version')
+    const claimed = claimedRevision(first)
+    if (claimed === modernRevision || named === modernRevision) {
+      if (!parsed.isBatch) return modern(call, body, first)
+      const text = 'This revision has no batches.'
+      return sendJson(answer, 400, errorOf(undefined, errorCode.invalidRequest, text))
+    }
+    const unknown = [claimed, named].find(
+      (revision) => revision !== undefined && !sessionRevisions.includes(revision),
+    )
+    if (unknown !== undefined) return refuseRevision(call, first, unknown)
+    return sessionEra.post(call, body, parsed)
+  }
+
+  return async (call) => {
+    const isModern = headerOf(call.headers, 'mcp-protocol-version') === modernRevision
+    if (call.method === 'POST') return post(call)
+    if (call.method === 'GET' && !isModern) return sessionEra.get(call)
+    if (call.method === 'DELETE' && !isModern) return sessionEra.remove(call)
+    const allowedMethods = isModern ? ['POST'] : ['GET', 'POST', 'DELETE']
+    throw new BrokerError('method_not_allowed', { allowedMethods })
+  }
+}
+
+function refuseRevision({ answer }: GatewayCall, message: McpMessage, requested: string): void {
+  const data = { supported: [modernRevision, ...sessionRevisions], requested }
+  const text = 'That revision is not known here.'
+  sendJson(answer, 400, errorOf(message.id, errorCode.unsupportedRevision, text, data))
+}

@@ -1,0 +1,98 @@
+import { hash } from 'node:crypto'
+import type { PersonId } from '../../core/caller.ts'
+import { isBrokerError } from '../../core/errors.ts'
+import type { Clock } from '../../core/ports/clock.ts'
+import type { Sealer } from '../../core/ports/sealer.ts'
+import { Secret } from '../../core/secret.ts'
+import { isObject, type JsonObject, type McpMessage } from './json-rpc.ts'
+
+/** The member of `inputResponses` that answers our connect prompt. */
+export const promptName = 'onbehalf_connect'
+
+const prefix = 'onbehalf.'
+const validMs = 10 * 60_000
+
+/**
+ * What a client carries from our connect prompt to its retry. It is sealed for the person and upstream, and says which call it is
+ * for and until when: a client, or whoever gave it to one, could otherwise make it stand for another call.
+ */
+export type RequestStates = {
+  readonly issue: (person: PersonId, upstream: string, message: McpMessage) => string
+  /**
+   * `ours`: fits this very call. `misfit`: written like ours and does not fit; never to be sent on. `foreign`: the upstream's, or
+   * there is none.
+   */
+  readonly judge: (
+    person: PersonId,
+    upstream: string,
+    message: McpMessage,
+  ) => 'ours' | 'misfit' | 'foreign'
+}
+
+export function createRequestStates(ports: {
+  readonly sealer: Sealer
+  readonly clock: Clock
+}): RequestStates {
+  const { sealer, clock } = ports
+
+  const placeOf = ({ issuer, userId }: PersonId, upstream: string) =>
+    ({ table: 'mcp_request_state', field: 'state', issuer, userId, upstream }) as const
+
+  function fits(sealed: string, person: PersonId, upstream: string, message: McpMessage): boolean {
+    try {
+      const bytes = Buffer.from(sealed, 'base64url')
+      const text = sealer.open(bytes, placeOf(person, upstream)).reveal()
+      const [untilMs, digest] = text.split(' ')
+      return Number(untilMs) > clock.now().getTime() && digest === digestOf(message)
+    } catch (error) {
+      if (isBrokerError(error, 'credential_corrupt')) return false
+      throw error
+    }
+  }
+
+  return {
+    issue(person, upstream, message) {
+      const text = new Secret(`${clock.now().getTime() + validMs} ${digestOf(message)}`)
+      return `${prefix}${sealer.seal(text, placeOf(person, upstream)).toString('base64url')}`
+    },
+    judge(person, upstream, message) {
+      const state = message.params['requestState']
+      if (typeof state !== 'string' || !state.startsWith(prefix)) return 'foreign'
+      return fits(state.slice(prefix.length), person, upstream, message) ? 'ours' : 'misfit'
+    },
+  }
+}
+
+/** What the person answered to our prompt. */
+export function promptAnswer(message: McpMessage): 'accept' | 'decline' | 'cancel' | undefined {
+  const responses = message.params['inputResponses']
+  const own = isObject(responses) ? responses[promptName] : undefined
+  const action = isObject(own) ? own['action'] : undefined
+  return action === 'accept' || action === 'decline' || action === 'cancel' ? action : undefined
+}
+
+/** The call as it was before our prompt: without our state and our entry of the answers. */
+export function withoutPrompt(message: McpMessage): JsonObject {
+  const { requestState: _state, inputResponses, ...params } = message.params
+  const others = isObject(inputResponses)
+    ? Object.fromEntries(Object.entries(inputResponses).filter(([name]) => name !== promptName))
+    : {}
+  const kept = Object.keys(others).length === 0 ? params : { ...params, inputResponses: others }
+  return { ...message.source, params: kept }
+}
+
+/** Of the method and everything that makes the call what it is; ids and `_meta` differ between tries. */
+function digestOf({ method, params }: McpMessage): string {
+  const { _meta, requestState: _state, inputResponses: _answers, ...call } = params
+  return hash('sha256', `${method}\n${canonical(call)}`, 'base64url')
+}
+
+/** JSON with the members of objects in order, because a client may write them in another one when it tries again. */
+function canonical(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
+  if (!isObject(value)) return JSON.stringify(value) ?? 'null'
+  const members = Object.keys(value)
+    .toSorted()
+    .map((name) => `${JSON.stringify(name)}:${canonical(value[name])}`)
+  return `{${members.join(',')}}`
+}

@@ -1,0 +1,290 @@
+import { BrokerError, isBrokerError } from '../../core/errors.ts'
+import type { CredentialResolver, ResolvedCredential } from '../../core/ports/broker-services.ts'
+import type { GatewayCall, StreamedAnswer } from '../../core/ports/gateway.ts'
+import type {
+  GatewaySessionRecord,
+  GatewaySessionRecords,
+} from '../../core/ports/gateway-session-records.ts'
+import type { GatewayBody } from '../body.ts'
+import { type Forwarder, headerOf, resolution } from '../forward.ts'
+import { sendAccepted, sendJson } from './answers.ts'
+import { answerTo, collect, resultIn } from './collected-answer.ts'
+import {
+  alreadyConnected,
+  isConnectTool,
+  mayPrompt,
+  promptAsText,
+  takesLinks,
+  urlElicitationRequired,
+} from './connect-prompt.ts'
+import { healthyResult, sessionRevisionFor } from './healthy-server.ts'
+import { errorCode, errorOf, isRequest, type JsonObject, type McpMessage } from './json-rpc.ts'
+import type { KnownServers } from './known-servers.ts'
+import { batchRevision } from './revisions.ts'
+import { ownHeaders, sessionHeaders, sessionIn, type Sessions } from './sessions.ts'
+import { mcpTarget } from './target.ts'
+import type { WaitingStreams } from './waiting-streams.ts'
+
+type Standing =
+  | { readonly kind: 'connected'; readonly credential: ResolvedCredential }
+  | { readonly kind: 'unconnected'; readonly link: string }
+
+/** Calls of the revisions before 2026-07-28, which begin with `initialize` and go on in a session. */
+export type SessionEraMcp = {
+  readonly post: (
+    call: GatewayCall,
+    body: GatewayBody,
+    messages: { readonly messages: readonly McpMessage[]; readonly isBatch: boolean },
+  ) => Promise<void>
+  readonly get: (call: GatewayCall) => Promise<void>
+  readonly remove: (call: GatewayCall) => Promise<void>
+}
+
+export function createSessionEraMcp(ports: {
+  readonly resolver: CredentialResolver
+  readonly forwarder: Forwarder
+  readonly knownServers: KnownServers
+  readonly sessions: Sessions
+  readonly records: Pick<GatewaySessionRecords, 'addElicitation'>
+  readonly waitingStreams: WaitingStreams
+}): SessionEraMcp {
+  const { resolver, forwarder, knownServers, sessions, records, waitingStreams } = ports
+
+  /** Undefined where the call was answered: a session that is missing, unknown, or somebody else's. */
+  async function sessionOf(call: GatewayCall): Promise<GatewaySessionRecord | undefined> {
+    const id = headerOf(call.headers, 'mcp-session-id')
+    if (id === undefined) {
+      const text = 'Mcp-Session-Id is missing.'
+      sendJson(call.answer, 400, errorOf(undefined, errorCode.invalidRequest, text))
+      return undefined
+    }
+    const session = await sessions.find(id, call)
+    if (session !== undefined) return session
+    const text = 'There is no such session.'
+    sendJson(call.answer, 404, errorOf(undefined, errorCode.invalidRequest, text))
+    return undefined
+  }
+
+  async function standingOf(call: GatewayCall, method: string | undefined): Promise<Standing> {
+    try {
+      const credential = await resolver.resolve({
+        ...resolution(call),
+        mayGoOnUnconnected: !mayPrompt(method),
+      })
+      return { kind: 'connected', credential }
+    } catch (error) {
+      const link = isBrokerError(error, 'connect_required') ? error.details.connectUrl : undefined
+      if (link === undefined) throw error
+      return { kind: 'unconnected', link }
+    }
+  }
+
+  async function initialize(call: GatewayCall, message: McpMessage): Promise<void> {
+    const { upstream, answer } = call
+    const standing = await standingOf(call, message.method)
+    if (standing.kind === 'connected') {
+      await knownServers.ask(call, standing.credential)
+      return initializeAtUpstream(call, message, standing.credential)
+    }
+    const known = await knownServers.find(upstream.name)
+    const result = healthyResult(message, 'session', upstream, known)
+    const id = await sessions.open(call, {
+      initialize: message.params,
+      revision: sessionRevisionFor(message.params['protocolVersion']),
+      at: undefined,
+    })
+    if (result !== undefined) sendJson(answer, 200, result, { 'mcp-session-id': id })
+  }
+
+  /** The upstream's own answer, under a session of ours. */
+  async function initializeAtUpstream(
+    call: GatewayCall,
+    message: McpMessage,
+    credential: ResolvedCredential,
+  ): Promise<void> {
+    const { upstream, answer } = call
+    const collected = await collect((to) =>
+      forwarder.forward(
+        {
+          call,
+          method: 'POST',
+          target: mcpTarget(upstream),
+          headers: withoutHeader(call.headers, sessionHeaderNames),
+          body: { kind: 'whole', content: Buffer.from(JSON.stringify(message.source)) },
+          answer: to,
+          whenGone: 'abort',
+        },
+        credential,
+      ),
+    )
+    const response = message.id === undefined ? undefined : answerTo(message.id, collected)
+    const result = resultIn(response)
+    const headers = { ...collected.headers }
+    delete headers['mcp-session-id']
+    delete headers['content-length']
+    if (result !== undefined) {
+      const at = sessionIn(collected, response)
+      await knownServers.noteCapabilities(upstream.name, result)
+      headers['mcp-session-id'] = await sessions.open(call, {
+        initialize: message.params,
+        revision: at.revision,
+        at,
+      })
+    }
+    answer.begin(collected.status, headers)
+    answer.write(collected.body)
+    answer.end()
+  }
+
+  async function forwardInSession(
+    call: GatewayCall,
+    session: GatewaySessionRecord,
+    credential: ResolvedCredential,
+    sent: { readonly method: 'POST' | 'GET'; readonly body: GatewayBody },
+  ): Promise<void> {
+    let seen: GatewaySessionRecord = session
+    for (let attempt = 0; ; attempt += 1) {
+      const at = await sessions.atUpstream(seen, call, credential)
+      const outcome = await forwarder.forward(
+        {
+          call,
+          method: sent.method,
+          target: mcpTarget(call.upstream),
+          headers: [...withoutHeader(call.headers, sessionHeaderNames), ...sessionHeaders(at)],
+          body: sent.body,
+          answer: withoutSessionHeader(call.answer),
+          whenGone: sent.method === 'GET' ? 'abort' : 'drain',
+          // The upstream forgot its session. Clients do not begin anew by themselves, so the gateway does, once.
+          isStale: ({ status }) =>
+            status === 404 && at.id !== undefined && attempt === 0 && sent.body.kind === 'whole',
+        },
+        credential,
+      )
+      if (outcome === 'done') return
+      await sessions.forgetUpstream((await sessions.find(sessionIdOf(call), call)) ?? seen)
+      seen = { ...seen, at: undefined }
+    }
+  }
+
+  async function answerUnconnected(
+    call: GatewayCall,
+    session: GatewaySessionRecord,
+    message: McpMessage,
+    link: string,
+  ): Promise<JsonObject | undefined> {
+    const { upstream } = call
+    if (!isRequest(message)) return undefined
+    const known = await knownServers.find(upstream.name)
+    const healthy = healthyResult(message, 'session', upstream, known)
+    if (healthy !== undefined) return healthy
+    const mayElicit =
+      session.revision === elicitingRevision && takesLinks(session.initialize['capabilities'])
+    if (!mayPrompt(message.method) || !mayElicit) {
+      return promptAsText(message, 'session', upstream, link)
+    }
+    const { body, elicitationId } = urlElicitationRequired(message, upstream, link)
+    await records.addElicitation(session, elicitationId)
+    return body
+  }
+
+  const post: SessionEraMcp['post'] = async (call, body, { messages, isBatch }) => {
+    const { answer, upstream } = call
+    const [first] = messages
+    if (first?.method === 'initialize' && messages.length === 1) return initialize(call, first)
+    const session = await sessionOf(call)
+    if (session === undefined || first === undefined) return
+    if (isBatch && session.revision !== batchRevision) {
+      const text = 'This revision has no batches.'
+      return sendJson(answer, 400, errorOf(undefined, errorCode.invalidRequest, text))
+    }
+    // One record a call: of a batch, that of the message that could ask for the person.
+    const leading = messages.find(({ method }) => mayPrompt(method)) ?? first
+    const standing = await standingOf(call, leading.method)
+    if (standing.kind === 'unconnected') {
+      const answers: JsonObject[] = []
+      for (const message of messages) {
+        const one = await answerUnconnected(call, session, message, standing.link)
+        if (one !== undefined) answers.push(one)
+      }
+      const [only] = answers
+      if (only === undefined) return sendAccepted(answer)
+      if (!isBatch) return sendJson(answer, 200, only)
+      answer.begin(200, { 'cache-control': 'no-store', 'content-type': 'application/json' })
+      answer.write(Buffer.from(JSON.stringify(answers)))
+      return answer.end()
+    }
+    if (isConnectTool(first, upstream) && !isBatch) {
+      return sendJson(answer, 200, alreadyConnected(first, 'session', upstream))
+    }
+    await waitingStreams.handOver(session)
+    await forwardInSession(call, session, standing.credential, { method: 'POST', body })
+  }
+
+  return {
+    post,
+    async get(call) {
+      const session = await sessionOf(call)
+      if (session === undefined) return
+      const standing = await standingOf(call, undefined)
+      if (standing.kind === 'unconnected') return waitingStreams.get(call, session)
+      const body: GatewayBody = { kind: 'whole', content: undefined }
+      await forwardInSession(call, session, standing.credential, { method: 'GET', body })
+    },
+    async remove(call) {
+      const session = await sessionOf(call)
+      if (session === undefined) return
+      await sessions.remove(session)
+      if (session.at !== undefined) await endAtUpstream(call, session)
+      call.answer.begin(204, { 'cache-control': 'no-store' })
+      call.answer.end()
+    },
+  }
+
+  /** The client is done with it, whatever the upstream says. */
+  async function endAtUpstream(call: GatewayCall, session: GatewaySessionRecord): Promise<void> {
+    try {
+      const credential = await resolver.resolve({ ...resolution(call), mayGoOnUnconnected: true })
+      const at = await sessions.atUpstream(session, call, credential)
+      if (at.id === undefined) return
+      await collect((answer) =>
+        forwarder.forward(
+          {
+            call,
+            method: 'DELETE',
+            target: mcpTarget(call.upstream),
+            headers: [...ownHeaders, ...sessionHeaders(at)],
+            body: { kind: 'whole', content: undefined },
+            answer,
+            whenGone: 'abort',
+          },
+          credential,
+        ),
+      )
+    } catch (error) {
+      if (!(error instanceof BrokerError)) throw error
+    }
+  }
+}
+
+const elicitingRevision = '2025-11-25'
+
+const sessionHeaderNames: ReadonlySet<string> = new Set(['mcp-session-id', 'mcp-protocol-version'])
+
+function sessionIdOf(call: GatewayCall): string {
+  return headerOf(call.headers, 'mcp-session-id') ?? ''
+}
+
+function withoutHeader(headers: readonly string[], names: ReadonlySet<string>): readonly string[] {
+  return headers.filter((_, index) => !names.has(headers[index - (index % 2)]?.toLowerCase() ?? ''))
+}
+
+/** The upstream's session id stays inside. */
+function withoutSessionHeader(answer: StreamedAnswer): StreamedAnswer {
+  return {
+    ...answer,
+    begin(status, headers) {
+      const { 'mcp-session-id': _inside, ...others } = headers
+      answer.begin(status, others)
+    },
+  }
+}

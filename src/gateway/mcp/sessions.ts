@@ -1,0 +1,218 @@
+import { hash, randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { CredentialKey } from '../../core/credential.ts'
+import { BrokerError } from '../../core/errors.ts'
+import type { ResolvedCredential } from '../../core/ports/broker-services.ts'
+import type { GatewayCall } from '../../core/ports/gateway.ts'
+import type {
+  GatewaySessionRecord,
+  GatewaySessionRecords,
+} from '../../core/ports/gateway-session-records.ts'
+import type { Sealer } from '../../core/ports/sealer.ts'
+import { Secret } from '../../core/secret.ts'
+import type { Forwarder } from '../forward.ts'
+import { answerTo, collect, type CollectedAnswer, resultIn } from './collected-answer.ts'
+import type { JsonObject } from './json-rpc.ts'
+import { newestSessionRevision } from './revisions.ts'
+import { mcpTarget } from './target.ts'
+
+/** The session that the upstream has for a session of ours. */
+export type UpstreamSession = {
+  /** Undefined where the upstream keeps none. */
+  readonly id: string | undefined
+  readonly revision: string
+}
+
+/**
+ * Sessions of the revisions before 2026-07-28. A client's session is the gateway's own, bound to its person and upstream, and
+ * known to all replicas; behind it stands the upstream's, opened when it is first needed and never shown.
+ */
+export type Sessions = {
+  /** Gives the id for the client. `at` is known where the upstream answered the `initialize` itself. */
+  readonly open: (
+    call: GatewayCall,
+    session: {
+      readonly initialize: JsonObject
+      readonly revision: string
+      readonly at: UpstreamSession | undefined
+    },
+  ) => Promise<string>
+  readonly find: (id: string, call: GatewayCall) => Promise<GatewaySessionRecord | undefined>
+  /**
+   * The upstream's session: opened where it is not yet, once over all replicas, with what the client said in its `initialize`.
+   * @throws BrokerError upstream_unavailable, and whatever a forwarded call can end with
+   */
+  readonly atUpstream: (
+    session: GatewaySessionRecord,
+    call: GatewayCall,
+    credential: ResolvedCredential,
+  ) => Promise<UpstreamSession>
+  /** The upstream does not know the session any more that `session` was seen with. */
+  readonly forgetUpstream: (session: GatewaySessionRecord) => Promise<void>
+  readonly remove: (session: GatewaySessionRecord) => Promise<void>
+}
+
+const idBytes = 32
+const idPattern = /^[A-Za-z0-9_-]{43}$/
+/** How long a session is waited for that another call or replica opens. */
+const openingWaitMs = 20_000
+const lookAgainMs = 100
+const initializeId = 'onbehalf-initialize'
+
+export function createSessions(ports: {
+  readonly records: GatewaySessionRecords
+  readonly sealer: Sealer
+  readonly forwarder: Forwarder
+}): Sessions {
+  const { records, sealer, forwarder } = ports
+
+  function sealedAt(key: CredentialKey, idHash: Uint8Array, { id, revision }: UpstreamSession) {
+    const sealedId =
+      id === undefined ? undefined : sealer.seal(new Secret(id), placeOf(key, idHash))
+    return { sealedId, revision }
+  }
+
+  function openedAt(session: GatewaySessionRecord): UpstreamSession | undefined {
+    if (session.at === undefined) return undefined
+    const { sealedId, revision } = session.at
+    const place = placeOf(session, session.idHash)
+    return { id: sealedId && sealer.open(sealedId, place).reveal(), revision }
+  }
+
+  async function atUpstream(
+    session: GatewaySessionRecord,
+    call: GatewayCall,
+    credential: ResolvedCredential,
+  ): Promise<UpstreamSession> {
+    const giveUpAt = performance.now() + openingWaitMs
+    for (let seen: GatewaySessionRecord | undefined = session; seen !== undefined; ) {
+      const open = openedAt(seen)
+      if (open !== undefined) return open
+      if (await records.claimOpening(seen)) return openAtUpstream(seen, call, credential)
+      if (performance.now() > giveUpAt) throw new BrokerError('upstream_unavailable')
+      await sleep(lookAgainMs)
+      seen = await records.find(session.idHash, session)
+    }
+    throw new BrokerError('not_found')
+  }
+
+  async function openAtUpstream(
+    session: GatewaySessionRecord,
+    call: GatewayCall,
+    credential: ResolvedCredential,
+  ): Promise<UpstreamSession> {
+    try {
+      const initialize = {
+        jsonrpc: '2.0',
+        id: initializeId,
+        method: 'initialize',
+        params: session.initialize,
+      }
+      const answer = await post(call, credential, initialize, [])
+      const opened = sessionIn(answer, answerTo(initializeId, answer))
+      const initialized = { jsonrpc: '2.0', method: 'notifications/initialized' }
+      await post(call, credential, initialized, sessionHeaders(opened))
+      await records.setOpened(session, sealedAt(session, session.idHash, opened))
+      return opened
+    } catch (error) {
+      await records.setClosed({ ...session, at: undefined })
+      throw error
+    }
+  }
+
+  function post(
+    call: GatewayCall,
+    credential: ResolvedCredential,
+    message: JsonObject,
+    headers: readonly string[],
+  ): Promise<CollectedAnswer> {
+    return collect((answer) =>
+      forwarder.forward(
+        {
+          call,
+          method: 'POST',
+          target: mcpTarget(call.upstream),
+          headers: [...ownHeaders, ...headers],
+          body: { kind: 'whole', content: Buffer.from(JSON.stringify(message)) },
+          answer,
+          whenGone: 'abort',
+        },
+        credential,
+      ),
+    )
+  }
+
+  return {
+    atUpstream,
+    async open(call, { initialize, revision, at }) {
+      const id = randomBytes(idBytes).toString('base64url')
+      const key = keyOf(call)
+      const idHash = hashOf(id)
+      await records.insert({
+        ...key,
+        idHash,
+        initialize,
+        revision,
+        at: at && sealedAt(key, idHash, at),
+      })
+      return id
+    },
+    async find(id, call) {
+      return idPattern.test(id) ? records.find(hashOf(id), keyOf(call)) : undefined
+    },
+    forgetUpstream: (session) => records.setClosed(session),
+    remove: (session) => records.remove(session),
+  }
+}
+
+/** What the upstream said in its answer to `initialize`. @throws BrokerError upstream_unavailable where it is none */
+export function sessionIn(
+  answer: CollectedAnswer,
+  message: JsonObject | undefined,
+): UpstreamSession {
+  const result = resultIn(message)
+  if (answer.status !== 200 || result === undefined) throw new BrokerError('upstream_unavailable')
+  const id = answer.headers['mcp-session-id']
+  const revision = result['protocolVersion']
+  return {
+    id: typeof id === 'string' ? id : undefined,
+    revision: typeof revision === 'string' ? revision : newestSessionRevision,
+  }
+}
+
+/** What goes with every request of an upstream's session. */
+export function sessionHeaders({ id, revision }: UpstreamSession): readonly string[] {
+  return [
+    ...(id === undefined ? [] : ['Mcp-Session-Id', id]),
+    // Before 2025-06-18 there was no such header, and a server may not know its value.
+    'MCP-Protocol-Version',
+    revision,
+  ]
+}
+
+/** Of questions that the gateway asks itself. */
+export const ownHeaders: readonly string[] = [
+  'Content-Type',
+  'application/json',
+  'Accept',
+  'application/json, text/event-stream',
+]
+
+function keyOf({ person, upstream }: GatewayCall): CredentialKey {
+  return { issuer: person.issuer, userId: person.userId, upstream: upstream.name }
+}
+
+function placeOf({ issuer, userId, upstream }: CredentialKey, idHash: Uint8Array) {
+  return {
+    table: 'gateway_session',
+    field: 'upstream_session',
+    issuer,
+    userId,
+    upstream,
+    idHash,
+  } as const
+}
+
+function hashOf(id: string): Buffer {
+  return hash('sha256', id, 'buffer')
+}

@@ -1,0 +1,144 @@
+import type { CredentialKey } from '../core/credential.ts'
+import type {
+  GatewaySessionRecord,
+  GatewaySessionRecords,
+} from '../core/ports/gateway-session-records.ts'
+import type { Database } from './database.ts'
+
+/** Whoever opens a session at an upstream and dies leaves it to another after this. */
+const openingTime = '30 seconds'
+/** How exactly a use is written down; enough for sessions that end days after their last one. */
+const useGrain = '1 hour'
+/** A client that was told of so many prompts does not wait for the oldest any more. */
+const mostElicitations = 20
+
+type SessionRow = {
+  initialize: Record<string, unknown>
+  revision: string
+  upstream_session: Buffer | null
+  upstream_revision: string | null
+  is_open: boolean
+}
+
+export function createGatewaySessionRecords(database: Database): GatewaySessionRecords {
+  const { run, sql } = database
+
+  const isOwn = (session: CredentialKey & { readonly idHash: Uint8Array }) => sql`
+    gateway_session.id_hash = ${session.idHash} AND gateway_session.issuer = ${session.issuer}
+    AND gateway_session.user_id = ${session.userId} AND gateway_session.upstream = ${session.upstream}`
+  const connectedAt = sql`(
+    SELECT connected_at FROM credential
+    WHERE credential.issuer = gateway_session.issuer AND credential.user_id = gateway_session.user_id
+      AND credential.upstream = gateway_session.upstream)`
+
+  return {
+    async insert(session) {
+      await run(
+        () => sql`
+          INSERT INTO gateway_session (
+            id_hash, issuer, user_id, upstream, initialize, revision,
+            upstream_session, upstream_revision, opened_for, elicitations, used_at
+          )
+          SELECT ${session.idHash}, ${session.issuer}, ${session.userId}, ${session.upstream},
+            ${JSON.stringify(session.initialize)}::text::jsonb, ${session.revision},
+            ${session.at?.sealedId ?? null}, ${session.at?.revision ?? null}::text,
+            CASE WHEN ${session.at !== undefined} THEN (
+              SELECT connected_at FROM credential
+              WHERE issuer = ${session.issuer} AND user_id = ${session.userId}
+                AND upstream = ${session.upstream}
+            ) END, '{}', now()`,
+      )
+    },
+
+    async find(idHash, key) {
+      const [row] = await run(
+        () => sql<SessionRow[]>`
+          WITH used AS (
+            UPDATE gateway_session SET used_at = now()
+            WHERE ${isOwn({ ...key, idHash })} AND used_at < now() - ${useGrain}::interval
+          )
+          SELECT initialize, revision, upstream_session, upstream_revision,
+            coalesce(opened_for = ${connectedAt}, false) AS is_open
+          FROM gateway_session WHERE ${isOwn({ ...key, idHash })}`,
+      )
+      return row && toRecord(row, idHash, key)
+    },
+
+    async claimOpening(session) {
+      const rows = await run(
+        () => sql`
+          UPDATE gateway_session SET opening_until = now() + ${openingTime}::interval
+          WHERE ${isOwn(session)} AND opened_for IS DISTINCT FROM ${connectedAt}
+            AND (opening_until IS NULL OR opening_until <= now())
+          RETURNING 1`,
+      )
+      return rows.length > 0
+    },
+
+    async setOpened(session, at) {
+      await run(
+        () => sql`
+          UPDATE gateway_session SET
+            upstream_session = ${at.sealedId ?? null}, upstream_revision = ${at.revision},
+            opened_for = ${connectedAt}, opening_until = NULL
+          WHERE ${isOwn(session)}`,
+      )
+    },
+
+    async setClosed(session) {
+      // Only the one that was seen: another replica may have opened the next already.
+      await run(
+        () => sql`
+          UPDATE gateway_session SET
+            upstream_session = NULL, upstream_revision = NULL, opened_for = NULL, opening_until = NULL
+          WHERE ${isOwn(session)}
+            AND upstream_session IS NOT DISTINCT FROM ${session.at?.sealedId ?? null}`,
+      )
+    },
+
+    async addElicitation(session, elicitationId) {
+      await run(
+        () => sql`
+          UPDATE gateway_session
+          SET elicitations = (elicitations || ${elicitationId}::text)[
+            greatest(1, cardinality(elicitations) + 2 - ${mostElicitations}):]
+          WHERE ${isOwn(session)}`,
+      )
+    },
+
+    async takeElicitations(session) {
+      const [row] = await run(
+        () => sql<{ elicitations: string[] }[]>`
+          WITH before AS (
+            SELECT id_hash, elicitations FROM gateway_session
+            WHERE ${isOwn(session)} AND elicitations <> '{}' FOR UPDATE
+          )
+          UPDATE gateway_session SET elicitations = '{}' FROM before
+          WHERE gateway_session.id_hash = before.id_hash
+          RETURNING before.elicitations`,
+      )
+      return row?.elicitations ?? []
+    },
+
+    async remove(session) {
+      await run(() => sql`DELETE FROM gateway_session WHERE ${isOwn(session)}`)
+    },
+  }
+}
+
+function toRecord(row: SessionRow, idHash: Uint8Array, key: CredentialKey): GatewaySessionRecord {
+  return {
+    issuer: key.issuer,
+    userId: key.userId,
+    upstream: key.upstream,
+    idHash,
+    initialize: row.initialize,
+    revision: row.revision,
+    at: row.is_open
+      ? {
+          sealedId: row.upstream_session ?? undefined,
+          revision: row.upstream_revision ?? row.revision,
+        }
+      : undefined,
+  }
+}

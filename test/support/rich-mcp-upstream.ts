@@ -1,0 +1,183 @@
+import { randomUUID } from 'node:crypto'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import {
+  type NodeIncomingMessageLike,
+  NodeStreamableHTTPServerTransport,
+  toNodeHandler,
+} from '@modelcontextprotocol/node'
+import {
+  acceptedContent,
+  createMcpHandler,
+  inputRequired,
+  isInitializeRequest,
+  McpServer,
+  ResourceTemplate,
+} from '@modelcontextprotocol/server'
+import { z } from 'zod'
+
+export type RichMcpUpstream = {
+  readonly url: string
+  /** `sub` of the token of each request, oldest first. */
+  readonly holders: readonly unknown[]
+  /** How many sessions were opened, and by whose token each is used. */
+  readonly sessions: ReadonlyMap<string, Set<unknown>>
+  /** Calls of `slow` that were cancelled, and that ran to their end. */
+  readonly slow: { cancelled: number; finished: number }
+  /** Everything that it knows of a session, as after its restart. */
+  forgetSessions(): void
+  readonly stop: () => Promise<void>
+}
+
+/**
+ * An MCP server with a bit of everything, on the official SDK: stateful sessions for the 2025 revisions with their GET stream, and
+ * 2026-07-28 unless `eras` says otherwise. It takes any bearer, and writes down whose it was.
+ */
+export async function startRichMcpUpstream(
+  options: { readonly eras?: 'both' | 'session' } = {},
+): Promise<RichMcpUpstream> {
+  const holders: unknown[] = []
+  const sessions = new Map<string, Set<unknown>>()
+  const transports = new Map<string, NodeStreamableHTTPServerTransport>()
+  const slow = { cancelled: 0, finished: 0 }
+  const modern = toNodeHandler(createMcpHandler(() => richServer(slow), { legacy: 'reject' }))
+
+  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const holder = holderOf(request)
+    if (holder === undefined) {
+      response.writeHead(401).end()
+      return
+    }
+    holders.push(holder)
+    const isModern =
+      request.headers['mcp-method'] !== undefined ||
+      request.headers['mcp-protocol-version'] === '2026-07-28'
+    if (isModern && options.eras !== 'session') {
+      await modern(request as unknown as NodeIncomingMessageLike, response)
+      return
+    }
+    const id = request.headers['mcp-session-id']
+    if (typeof id === 'string') {
+      const transport = transports.get(id)
+      sessions.get(id)?.add(holder)
+      if (transport === undefined) response.writeHead(404).end()
+      else await transport.handleRequest(request, response)
+      return
+    }
+    const chunks: Buffer[] = []
+    for await (const chunk of request) chunks.push(chunk as Buffer)
+    const text = Buffer.concat(chunks).toString()
+    const body: unknown = text === '' ? undefined : JSON.parse(text)
+    if (!isInitializeRequest(body)) {
+      response.writeHead(400, { 'content-type': 'application/json' })
+      response.end('{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no session"}}')
+      return
+    }
+    const transport = new NodeStreamableHTTPServerTransport({
+      sessionIdGenerator: () => randomUUID(),
+      onsessioninitialized(session) {
+        transports.set(session, transport)
+        sessions.set(session, new Set([holder]))
+      },
+      onsessionclosed: (session) => void transports.delete(session),
+    })
+    await richServer(slow).connect(transport)
+    await transport.handleRequest(request, response, body)
+  }
+
+  const server = createServer((request, response) => {
+    answer(request, response).catch(() => response.destroy())
+  })
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', resolve)
+  })
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`,
+    holders,
+    sessions,
+    slow,
+    forgetSessions: () => transports.clear(),
+    async stop() {
+      server.closeAllConnections()
+      await new Promise((resolve) => {
+        server.close(resolve)
+      })
+    },
+  }
+}
+
+function richServer(slow: RichMcpUpstream['slow']): McpServer {
+  const server = new McpServer(
+    { name: 'rich', version: '1.0.0' },
+    { capabilities: { logging: {} }, instructions: 'Use it.' },
+  )
+  server.registerTool(
+    'echo',
+    { description: 'Gives back what it gets.', inputSchema: z.object({ text: z.string() }) },
+    ({ text }) => ({ content: [{ type: 'text', text }] }),
+  )
+  server.registerTool('fail', { description: 'Fails.' }, () => {
+    throw new Error('it failed')
+  })
+  server.registerTool('count', { description: 'Counts, and says how far it is.' }, async (ctx) => {
+    const progressToken = ctx.mcpReq._meta?.progressToken
+    for (const progress of progressToken === undefined ? [] : [1, 2, 3]) {
+      await ctx.mcpReq.notify({
+        method: 'notifications/progress',
+        params: { progressToken: progressToken ?? 0, progress, total: 3 },
+      })
+    }
+    return { content: [{ type: 'text', text: 'counted' }] }
+  })
+  server.registerTool('slow', { description: 'Takes two seconds.' }, async (ctx) => {
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, 2000)
+      ctx.mcpReq.signal.addEventListener('abort', () => {
+        clearTimeout(timer)
+        slow.cancelled += 1
+        resolve()
+      })
+    })
+    if (!ctx.mcpReq.signal.aborted) slow.finished += 1
+    return { content: [{ type: 'text', text: 'done' }] }
+  })
+  server.registerTool('ask', { description: 'Asks for a name.' }, (ctx) => {
+    const given = acceptedContent<{ name: string }>(ctx.mcpReq.inputResponses, 'name')
+    if (given === undefined) {
+      return inputRequired({
+        inputRequests: {
+          name: inputRequired.elicit({
+            message: 'Who are you?',
+            requestedSchema: { type: 'object', properties: { name: { type: 'string' } } },
+          }),
+        },
+        requestState: 'the-state-of-the-upstream',
+      })
+    }
+    const state = String(ctx.mcpReq.requestState())
+    return { content: [{ type: 'text', text: `${given.name} ${state}` }] }
+  })
+  server.registerPrompt(
+    'greet',
+    { description: 'A greeting.', argsSchema: z.object({ name: z.string() }) },
+    ({ name }) => ({
+      messages: [{ role: 'user', content: { type: 'text', text: `Hello ${name}` } }],
+    }),
+  )
+  server.registerResource('fixed', 'rich://fixed', { mimeType: 'text/plain' }, (uri) => ({
+    contents: [{ uri: uri.href, text: 'a fixed text' }],
+  }))
+  server.registerResource(
+    'named',
+    new ResourceTemplate('rich://named/{name}', { list: undefined }),
+    {},
+    (uri, { name }) => ({ contents: [{ uri: uri.href, text: `the text of ${String(name)}` }] }),
+  )
+  return server
+}
+
+function holderOf(request: IncomingMessage): unknown {
+  const payload = request.headers.authorization?.split('.')[1]
+  if (payload === undefined) return undefined
+  return (JSON.parse(Buffer.from(payload, 'base64url').toString()) as { sub?: unknown }).sub
+}
