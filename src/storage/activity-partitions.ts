@@ -15,6 +15,12 @@ const partitionLock = 0x61637469
 const lockWaitMs = 25
 const lockAttempts = 60
 const lockPauseMs = 250
+/**
+ * While a partition is made, nobody reads or writes the default one, which is read as a whole and what belongs to the week
+ * moved. Where that would take long, records stay where they are: they are found there too, only removed more slowly.
+ */
+const mostMoved = 5000
+const mostScannedBytes = 128 * 1024 * 1024
 const rowsPerMove = 2000
 const movesPerRun = 25
 
@@ -107,20 +113,25 @@ async function takeOutStrays(database: Database, retentionDays: number): Promise
 export async function makePartitions(database: Database, retentionDays: number): Promise<void> {
   const missing = await database.run(
     () => database.sql<{ name: string; starts: Date; ends: Date }[]>`
-      with week as (
-        select generate_series(
-          date_trunc('week', now(), 'UTC'),
-          date_trunc('week', now(), 'UTC') + ${weeksAhead - 1} * interval '7 days',
-          interval '7 days') as starts
-        union
-        select date_trunc('week', occurred_at, 'UTC') from activity_default
-        where occurred_at >= now() - ${retentionDays} * interval '1 day'
-          and occurred_at < date_trunc('week', now(), 'UTC') + ${weeksAhead} * interval '7 days'
-      ), named as (
-        select 'activity_' || to_char(starts at time zone 'UTC', 'IYYY"w"IW') as name, starts from week
+      with bounds as (
+        select date_trunc('week', now(), 'UTC') as this_week,
+          date_trunc('week', now() - ${retentionDays} * interval '1 day', 'UTC') as oldest
+      ), week as (
+        select 'activity_' || to_char(starts at time zone 'UTC', 'IYYY"w"IW') as name, starts,
+          starts + interval '7 days' as ends, starts >= this_week as is_ahead
+        from bounds, generate_series(oldest, this_week + ${weeksAhead - 1} * interval '7 days', interval '7 days') as starts
+      ), missing as (
+        select name, starts, ends, is_ahead, (
+          select count(*) from (
+            select from activity_default
+            where occurred_at >= starts and occurred_at < ends limit ${mostMoved + 1}
+          ) as few
+        ) as records
+        from week where to_regclass(name) is null
       )
-      select name, starts, starts + interval '7 days' as ends from named
-      where to_regclass(name) is null
+      select name, starts, ends from missing
+      where (is_ahead or records > 0) and records <= ${mostMoved}
+        and pg_relation_size('activity_default') < ${mostScannedBytes}::bigint
       order by starts`,
   )
   for (const { name, starts, ends } of missing) {

@@ -247,7 +247,7 @@ describe('L17: retention', () => {
     return { ...log, old, young }
   }
 
-  it('removes whole weeks, and what it removed is not wrong', async () => {
+  it('M-V7: removes whole weeks, the oldest first, and what it removed is not wrong', async () => {
     const log = await agedLog()
     await log.checkpoint()
     expect(await log.removeOld(45)).toBe(true)

@@ -86,6 +86,19 @@ describe('partitions of the activity log', () => {
     for (const place of Object.values(found)) expect(place).toMatch(/^activity_\d{4}w\d{2}$/)
   })
 
+  it('are not made where moving their records would keep everybody waiting: those stay where they are', async () => {
+    const test = await testDatabase()
+    await test.database.run(
+      () => test.database.sql`
+        insert into activity (id, occurred_at, request_id, type, actor_kind, actor_id, action, method, outcome, duration_ms)
+        select gen_random_uuid(), now() - interval '20 days', gen_random_uuid(), 'credential_broker', 'service', 'edge',
+          'inject', 'connect', 'success', 1 from generate_series(1, 5001)`,
+    )
+    await test.run()
+    expect(new Set(Object.values(await places(test)))).toEqual(new Set(['activity_default']))
+    expect(await partitions(test)).toHaveLength(3)
+  })
+
   it('are made once by replicas that start together, while records come in', async () => {
     const test = await testDatabase()
     const writing = (async () => {
