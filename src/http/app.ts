@@ -24,12 +24,13 @@ import { addOpenApiRoutes } from './routes/openapi.ts'
 import { addResolveRoute } from './routes/resolve.ts'
 import { addSignInRoutes } from './routes/sign-in.ts'
 import { addWellKnownRoutes } from './routes/well-known.ts'
+import { createRouter } from './router.ts'
 import { createRoutes, methodsAt } from './routing.ts'
 import type { HttpServices } from './services.ts'
 
 /** The broker's HTTP application: the order of what a request meets, and which routes there are. Nothing else. */
 export function createApp(services: HttpServices): HttpApp {
-  const app = new OpenAPIHono<HttpEnv>()
+  const app = new OpenAPIHono<HttpEnv>({ router: createRouter() })
   const cookies = createCookies(services.publicUrl)
   const problems = createProblems(services)
   const failures = createFailures({ ...services, problems })
@@ -47,7 +48,7 @@ export function createApp(services: HttpServices): HttpApp {
     return failures.answer(c, error)
   })
 
-  // Before the edge, which it does without: see there.
+  // Before the edge, which it does without: see there. So it stands alone in the router, too.
   addResolveRoute(app, services, problems)
   addExtAuthzRoute(app, services, problems)
 
