@@ -46,7 +46,7 @@ export class SpoolFault extends Error {
 const SEGMENT_BYTES = 1024 * 1024
 const RETRY_MS = 500
 
-type Segment = { readonly file: SpoolFile; size: number }
+type Segment = { readonly file: SpoolFile; size: number; isClosed: boolean }
 
 /** Records written at once, and who waits for them. */
 type Group = {
@@ -67,6 +67,8 @@ export function createSpool(options: SpoolOptions): Spool {
   /** Written and not on disk yet, and the files that hold them. */
   let unsynced: Group[] = []
   const dirty = new Set<Segment>()
+  /** Under way to the disk, which a file must stay open for. */
+  let syncing: readonly Segment[] = []
   let isSyncing = false
   /** Accepted, and not written because that failed. */
   let kept: Group[] = []
@@ -140,13 +142,19 @@ export function createSpool(options: SpoolOptions): Spool {
 
   function openSegment(): Segment {
     segmentNumber += 1
-    return { file: files.create(segmentPath(directory, segmentNumber)), size: 0 }
+    return { file: files.create(segmentPath(directory, segmentNumber)), size: 0, isClosed: false }
   }
 
-  /** Full. In what is not on disk yet a sync follows. */
   function retire(full: Segment): void {
     segment = undefined
-    if (!dirty.has(full)) quietly(full.file.close)
+    close(full)
+  }
+
+  /** Once, and not before a sync is done with it: the system gives its number to the next file or socket that is opened. */
+  function close(one: Segment): void {
+    if (one.isClosed || one === segment || dirty.has(one) || syncing.includes(one)) return
+    one.isClosed = true
+    quietly(one.file.close)
   }
 
   /** Nothing is appended to a file that has failed once. Half a frame at its end is known as such by who reads it. */
@@ -154,7 +162,7 @@ export function createSpool(options: SpoolOptions): Spool {
     if (segment === broken) segment = undefined
     quietly(() => broken.file.truncate(goodBytes))
     if (goodBytes === 0) quietly(broken.file.remove)
-    if (!dirty.has(broken)) quietly(broken.file.close)
+    close(broken)
   }
 
   /** One at a time: who comes meanwhile joins the next. Never rejects. */
@@ -165,26 +173,30 @@ export function createSpool(options: SpoolOptions): Spool {
       const groups = unsynced
       unsynced = []
       const segments = [...dirty]
+      syncing = segments
       dirty.clear()
-      try {
-        await Promise.all(segments.map(({ file }) => file.sync()))
+      const results = await Promise.allSettled(segments.map(({ file }) => file.sync()))
+      syncing = []
+      const fail = results.find((result) => result.status === 'rejected')
+      if (fail === undefined) {
         isSecondTry = false
         settle(groups)
         if (kept.length === 0) recovered()
-        for (const one of segments) if (one !== segment && !dirty.has(one)) quietly(one.file.close)
-      } catch (error) {
+      } else {
         // After a failed fdatasync the system may have thrown the data away and say nothing the next time, so neither these files
         // nor what was written to them since are trusted.
         const doubted = [...groups, ...unsynced]
         unsynced = []
+        const written = [...dirty]
         dirty.clear()
-        for (const one of segments) quietly(one.file.close)
         segment = undefined
-        const fault = failed(error)
+        for (const one of written) close(one)
+        const fault = failed(fail.reason)
         if (!keep) settle(doubted)
         else if (isSecondTry || !rewrite(doubted)) giveUp(doubted, fault)
         isSecondTry = true
       }
+      for (const one of segments) close(one)
     }
     isSyncing = false
   }
@@ -266,8 +278,9 @@ export function createSpool(options: SpoolOptions): Spool {
       closed = true
       clearTimeout(retry)
       if (kept.length > 0) tryAgain()
-      if (segment !== undefined && !dirty.has(segment)) quietly(segment.file.close)
+      const last = segment
       segment = undefined
+      if (last !== undefined) close(last)
     },
   }
 }

@@ -8,6 +8,8 @@ export type FaultyFiles = SpoolFiles & {
   /** What the next ones do, besides. */
   readonly syncScript: string[]
   createFault: string | undefined
+  /** A sync waits for it. */
+  disk: Promise<void>
   /** Calls of every kind so far, as `write 1`, `sync 1`, with the number of the file. */
   readonly calls: string[]
 }
@@ -21,6 +23,7 @@ export function createFaultyFiles(): FaultyFiles {
     syncFault: undefined,
     syncScript: [],
     createFault: undefined,
+    disk: Promise.resolve(),
     calls: [],
     create(path) {
       if (files.createFault !== undefined) throw fault(files.createFault)
@@ -42,8 +45,14 @@ export function createFaultyFiles(): FaultyFiles {
         async sync() {
           files.calls.push(`sync ${number}`)
           const code = files.syncScript.shift() ?? files.syncFault
+          await files.disk
           if (code !== undefined) throw fault(code)
           await file.sync()
+          files.calls.push(`synced ${number}`)
+        },
+        close() {
+          files.calls.push(`close ${number}`)
+          file.close()
         },
       }
       return faulty
