@@ -6,7 +6,6 @@ import { createAcquisitionMethods, createAuthorizationClient } from './acquisiti
 import { type AuditRecorder, createAuditRecorder } from './audit/recorder.ts'
 import { uuidV7 } from './audit/uuid-v7.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
-import { createArrivals } from './core/arrivals.ts'
 import { createBackgroundRenewals } from './core/background-renewals.ts'
 import { createAdministration } from './core/administration.ts'
 import type { AuditRecord } from './core/audit-event.ts'
@@ -17,7 +16,6 @@ import { createCredentialMemory } from './core/credential-memory.ts'
 import { createCredentialResolver } from './core/credential-resolver.ts'
 import { type CutOffs, createCutOffs } from './core/cut-offs.ts'
 import { createEmbeddedResolver, type EmbeddedResolver } from './core/embedded-resolver.ts'
-import { createForcedRenewalLimit } from './core/forced-renewals.ts'
 import { createOAuthConnector } from './core/oauth-connector.ts'
 import type { PolicyHook } from './core/policy.ts'
 import type { AcquisitionMethod } from './core/ports/acquisition-method.ts'
@@ -36,7 +34,6 @@ import { createReplicaMemory } from './core/replica-memory.ts'
 import { createResolutionRecorder } from './core/resolution-recorder.ts'
 import type { Secret } from './core/secret.ts'
 import { waitAtMost } from './core/single-flight.ts'
-import { createTokenEndpointPauses } from './core/token-endpoint-pauses.ts'
 import type { CredentialMode, Upstream } from './core/upstream.ts'
 import { createWakeups } from './core/wakeups.ts'
 import { createGateway } from './gateway/gateway.ts'
@@ -62,6 +59,7 @@ import { createEnvelope } from './sealing/envelope.ts'
 import type { KeyCheck } from './sealing/key-check.ts'
 import { createRefreshJournal } from './sealing/refresh-journal.ts'
 import { createWatchedSealer } from './sealing/watched-sealer.ts'
+import { createAcquisitionAttempts } from './storage/acquisition-attempts.ts'
 import { createActivityStore } from './storage/activity-store.ts'
 import { createConnectRecords } from './storage/connect-records.ts'
 import { createCredentialRecords } from './storage/credential-records.ts'
@@ -143,9 +141,9 @@ export function compose(options: {
   const credentials = createCredentialStore({ records, sealer })
   const memory = createCredentialMemory()
   const methods = countedMethods(createAcquisitionMethods({ http, clock, log }), metrics)
-  const pauses = createTokenEndpointPauses({ clock, random: Math.random })
   const wakeups = createWakeups({ notices: databases.notices })
-  const arrivals = createArrivals()
+  const attempts = createAcquisitionAttempts(databases.calls)
+  const stopwatch = { read: () => performance.now() }
   const cutOffs = createCutOffs({
     records: createCutOffRecords(databases.calls),
     storage: databases.replica,
@@ -164,8 +162,7 @@ export function compose(options: {
     memory,
     authorization: metrics.countCodes(createAuthorizationClient({ http, clock, log })),
     method: methods.oauth_connect,
-    arrivals,
-    pauses,
+    attempts,
     audit,
     clock,
   })
@@ -185,7 +182,7 @@ export function compose(options: {
     onRecovered: (key, upstream) => resolutions.recovered(key, upstream),
     storage: databases.replica,
     clock,
-    stopwatch: { read: () => performance.now() },
+    stopwatch,
     random: Math.random,
   })
   const resolver = createCredentialResolver({
@@ -197,12 +194,12 @@ export function compose(options: {
       memory,
       methods,
       subjectTokens,
-      pauses,
-      arrivals,
-      clock,
+      wakeups,
+      attempts,
+      stopwatch,
+      random: Math.random,
     }),
     connector,
-    forcedRenewals: createForcedRenewalLimit({ clock }),
     policy: hooks.policy,
     records: resolutions,
     storage: databases.replica,
@@ -244,8 +241,7 @@ export function compose(options: {
     replicas: databases.replica,
     methods,
     subjectTokens,
-    pauses,
-    arrivals,
+    attempts,
     activity,
     audit,
     clock,

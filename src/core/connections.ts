@@ -1,4 +1,3 @@
-import type { Arrivals } from './arrivals.ts'
 import type { Person } from './caller.ts'
 import {
   type ConnectionState,
@@ -8,8 +7,8 @@ import {
   working,
 } from './connection-state.ts'
 import type { CredentialKey } from './credential.ts'
-import { memoryKey, memoryKeyOf } from './credential-memory.ts'
 import { isBrokerError } from './errors.ts'
+import type { AcquisitionAttempts } from './ports/acquisition-attempts.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { ActivityStore } from './ports/activity-store.ts'
 import type { AuditSink } from './ports/audit-sink.ts'
@@ -23,7 +22,6 @@ import type {
 import type { ReplicaMemory, Replicas } from './ports/replicas.ts'
 import type { SubjectTokens } from './ports/subject-tokens.ts'
 import { revokeTaken } from './revoke-tokens.ts'
-import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
 import {
   bindingOf,
   isConnectable,
@@ -31,6 +29,8 @@ import {
   methodOfMode,
   type Upstream,
 } from './upstream.ts'
+
+type Failing = Awaited<ReturnType<AcquisitionAttempts['failing']>>
 
 /** What a person sees of their connections, and how they end one. */
 export function createConnections(ports: {
@@ -40,26 +40,26 @@ export function createConnections(ports: {
   readonly replicas: Pick<Replicas, 'caughtUp'>
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
   readonly subjectTokens: SubjectTokens
-  readonly pauses: Pick<TokenEndpointPauses, 'isFailing'>
-  readonly arrivals: Pick<Arrivals, 'refuse'>
+  readonly attempts: Pick<AcquisitionAttempts, 'failing'>
   readonly activity: Pick<ActivityStore, 'lastUses'>
   readonly audit: AuditSink
   readonly clock: Clock
 }): Connections {
   const { upstreams, credentials, memory, replicas, methods, subjectTokens } = ports
-  const { pauses, arrivals, activity, audit, clock } = ports
+  const { attempts, activity, audit, clock } = ports
 
   async function list(person: Person, presentsToken: boolean): Promise<readonly ConnectionView[]> {
-    const [stored, lastUses] = await Promise.all([
+    const [stored, lastUses, failing] = await Promise.all([
       credentials.list(person),
       activity.lastUses(person),
+      attempts.failing(person),
     ])
     const rows = new Map(stored.map((connection) => [connection.upstream, connection]))
     const usable = [...upstreams.values()].filter((upstream) => mayUseUpstream(person, upstream))
     usable.sort((a, b) => (a.name < b.name ? -1 : 1))
     return Promise.all(
       usable.map((upstream) =>
-        viewOf(person, upstream, presentsToken, rows.get(upstream.name), lastUses),
+        viewOf(person, upstream, presentsToken, rows.get(upstream.name), { lastUses, failing }),
       ),
     )
   }
@@ -69,12 +69,13 @@ export function createConnections(ports: {
     upstream: Upstream,
     presentsToken: boolean,
   ): Promise<ConnectionView> {
-    const [stored, lastUses] = await Promise.all([
+    const [stored, lastUses, failing] = await Promise.all([
       credentials.list(person),
       activity.lastUses(person),
+      attempts.failing(person),
     ])
     const row = stored.find((connection) => connection.upstream === upstream.name)
-    return viewOf(person, upstream, presentsToken, row, lastUses)
+    return viewOf(person, upstream, presentsToken, row, { lastUses, failing })
   }
 
   async function viewOf(
@@ -82,11 +83,11 @@ export function createConnections(ports: {
     upstream: Upstream,
     presentsToken: boolean,
     row: StoredConnection | undefined,
-    lastUses: ReadonlyMap<string, Date>,
+    { lastUses, failing }: { lastUses: ReadonlyMap<string, Date>; failing: Failing },
   ): Promise<ConnectionView> {
     const state = isConnectable(upstream)
       ? connectionState(row, upstream, clock.now())
-      : await exchangeState(person, upstream, presentsToken, row)
+      : await exchangeState(person, upstream, presentsToken, row, failing)
     return {
       upstream: upstream.name,
       displayName: upstream.displayName,
@@ -109,12 +110,14 @@ export function createConnections(ports: {
     upstream: Upstream,
     presentsToken: boolean,
     row: StoredConnection | undefined,
+    failing: Failing,
   ): Promise<ConnectionState> {
     const type = upstream.credential.subjectTokenType
     if (row !== undefined && isServable(row, upstream, clock.now())) return working
     // Anything else would be asked of the server.
     const { authorizationServer } = bindingOf(upstream.credential)
-    if (pauses.isFailing(authorizationServer, memoryKey(person, upstream.name))) return unavailable
+    if (failing.upstreams.has(upstream.name)) return unavailable
+    if (failing.authorizationServers.has(authorizationServer)) return unavailable
     if (presentsToken && type !== 'id_token') return working
     try {
       if ((await subjectTokens.find(person, type)) !== undefined) return working
@@ -133,7 +136,6 @@ export function createConnections(ports: {
       userId: person.userId,
       upstream: upstream.name,
     }
-    await arrivals.refuse(memoryKeyOf(key))
     const taken = await credentials.take(key)
     memory.forget(person, upstream.name)
     // Before the others are waited for: what is done is done, whatever becomes of this process meanwhile.

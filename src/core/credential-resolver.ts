@@ -15,7 +15,6 @@ import {
   remember,
 } from './credential-memory.ts'
 import { BrokerError, isBrokerError } from './errors.ts'
-import type { createForcedRenewalLimit } from './forced-renewals.ts'
 import { isAllowedByPolicy, type PolicyHook } from './policy.ts'
 import type {
   CredentialResolver,
@@ -75,7 +74,6 @@ export function createCredentialResolver(ports: {
   readonly refresh: RefreshCoordinator
   readonly acquirer: CredentialAcquirer
   readonly connector: Pick<OAuthConnector, 'offerLink'>
-  readonly forcedRenewals: ReturnType<typeof createForcedRenewalLimit>
   readonly policy: PolicyHook | undefined
   readonly records: ResolutionRecorder
   readonly storage: StorageHealth
@@ -93,7 +91,7 @@ export function createCredentialResolver(ports: {
    */
   readonly startAfresh: (key?: string) => void
 } {
-  const { credentials, memory, refresh, acquirer, connector, forcedRenewals } = ports
+  const { credentials, memory, refresh, acquirer, connector } = ports
   const { policy, records, storage, clock } = ports
   const flights = createSingleFlight<Renewal>()
   /** The subject token that a flight exchanges. */
@@ -278,12 +276,7 @@ export function createCredentialResolver(ports: {
     credential: Credential,
     attempt: Attempt,
   ): Promise<Settled> {
-    const work = async () => {
-      if (!isConnectable(request.upstream) && !forcedRenewals.take(memoryKeyOf(key))) {
-        return { credential, asked: false }
-      }
-      return renewal(key, request, credential, { forced: true })
-    }
+    const work = () => renewal(key, request, credential, { forced: true })
     return landed(work, key, 'refresh', request, attempt)
   }
 
@@ -340,15 +333,17 @@ export function createCredentialResolver(ports: {
   ): Promise<Renewal> {
     const { person, upstream } = request
     const current = before.kind === 'stored' ? before.current : undefined
-    // Looked up again inside the flight: the one before may have ended between this caller's look and its joining.
-    const newer = await newerThan(current, key, upstream)
-    if (newer !== undefined) return { credential: newer, asked: false }
-    const token = await acquirer.subjectToken(person, upstream, request.subjectToken)
-    if (token !== undefined) {
-      const credential = await acquirer.acquire(key, upstream, token, current)
+    // Looked for inside the flight: the one before may have ended between this caller's look and its joining.
+    const findNewer = () => newerThan(current, key, upstream)
+    const subjectToken = await acquirer.subjectToken(person, upstream, request.subjectToken)
+    if (subjectToken !== undefined) {
+      const exchanged = { ...options, key, upstream, subjectToken, current, findNewer }
+      const outcome = await acquirer.acquire(exchanged)
       knownCorrupt.delete(memoryKeyOf(key))
-      return { credential, asked: true }
+      return outcome
     }
+    const newer = await findNewer()
+    if (newer !== undefined) return { credential: newer, asked: false }
     if (current?.renewable === true) {
       return refresh.renew(key, upstream, current, options)
     }

@@ -1,4 +1,3 @@
-import type { Arrivals } from './arrivals.ts'
 import type { AuditReason } from './audit-event.ts'
 import { isSamePerson, type Person } from './caller.ts'
 import {
@@ -7,10 +6,11 @@ import {
   parseCallbackParameters,
 } from './callback-parameters.ts'
 import { connectionState } from './connection-state.ts'
-import type { CredentialKey, TokenSet } from './credential.ts'
+import type { Credential, CredentialKey, TokenSet } from './credential.ts'
 import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
 import { BrokerError } from './errors.ts'
 import { AcquisitionFailure } from './failure-verdict.ts'
+import type { AcquisitionAttempt, AcquisitionAttempts } from './ports/acquisition-attempts.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { AuditSink } from './ports/audit-sink.ts'
 import type { AuthorizationClient } from './ports/authorization-client.ts'
@@ -22,7 +22,6 @@ import { unavailable } from './refresh-coordinator.ts'
 import { type ConnectResult, resultAddress } from './return-to.ts'
 import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
-import type { TokenEndpointPauses } from './token-endpoint-pauses.ts'
 import {
   bindingOf,
   isConnectable,
@@ -47,13 +46,12 @@ export function createOAuthConnector(ports: {
   readonly memory: CredentialMemory
   readonly authorization: AuthorizationClient
   readonly method: AcquisitionMethod
-  readonly arrivals: Arrivals
-  readonly pauses: Pick<TokenEndpointPauses, 'paused'>
+  readonly attempts: Pick<AcquisitionAttempts, 'beginCode' | 'end' | 'pause'>
   readonly audit: AuditSink
   readonly clock: Clock
 }): OAuthConnector {
   const { publicUrl, upstreams, connects, credentials, memory, authorization, method } = ports
-  const { arrivals, pauses, audit, clock } = ports
+  const { attempts, audit, clock } = ports
 
   const issueLink: OAuthConnector['issueLink'] = async ({ person, upstream, returnTo }) => {
     if (!mayUseUpstream(person, upstream)) throw new BrokerError('policy_denied')
@@ -202,14 +200,16 @@ export function createOAuthConnector(ports: {
 
   async function redeem(flow: ConnectFlow, upstream: Upstream, code: Secret): Promise<void> {
     const key = keyOf(flow, upstream)
-    const arrived = await arrivals.receive(memoryKeyOf(key), {
-      ask: () => redeemNotingPause(flow, upstream, code),
-      keep: (tokens) => store(key, flow, upstream, tokens),
-    })
-    if ('kept' in arrived) return
-    // Disconnected meanwhile: what arrived must not live on at the server.
-    void revokeTokens(method, upstream, arrived.refused)
-    throw new AcquisitionFailure({ kind: 'denied' })
+    const attempt = await attempts.beginCode(key)
+    let tokens: TokenSet
+    try {
+      tokens = await redeemNotingPause(flow, upstream, code)
+    } catch (error) {
+      // It goes by itself after a while where this fails too.
+      await attempts.end(key, attempt).catch(() => {})
+      throw error
+    }
+    await store(key, attempt, flow, upstream, tokens)
   }
 
   /** A person is waiting for this one, so it is sent during a pause too; a pause that it is told is everybody's. */
@@ -225,7 +225,10 @@ export function createOAuthConnector(ports: {
     } catch (error) {
       if (error instanceof AcquisitionFailure && error.verdict.kind === 'retry_at') {
         const { authorizationServer } = bindingOf(upstream.credential)
-        pauses.paused(authorizationServer, error.verdict)
+        const seconds = error.verdict.retryAfterSeconds
+        if (seconds !== undefined) {
+          await attempts.pause({ authorizationServer, seconds }).catch(() => {})
+        }
       }
       throw error
     }
@@ -233,12 +236,14 @@ export function createOAuthConnector(ports: {
 
   async function store(
     key: CredentialKey,
+    attempt: AcquisitionAttempt,
     flow: ConnectFlow,
     upstream: Upstream,
     tokens: TokenSet,
   ): Promise<void> {
+    let stored: Credential | undefined
     try {
-      await credentials.put(key, {
+      stored = await credentials.putArrived(key, attempt, {
         tokens,
         method: methodOfMode[upstream.credential.mode],
         scopes: tokens.scopes ?? flow.scopes,
@@ -252,6 +257,10 @@ export function createOAuthConnector(ports: {
       throw error
     }
     memory.forget(memoryKeyOf(key))
+    if (stored !== undefined) return
+    // Disconnected meanwhile: what arrived must not live on at the server.
+    void revokeTokens(method, upstream, tokens)
+    throw new AcquisitionFailure({ kind: 'denied' })
   }
 
   function recordConnect(

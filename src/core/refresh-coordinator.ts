@@ -6,18 +6,13 @@ import { AcquisitionFailure, type FailureVerdict } from './failure-verdict.ts'
 import { sendWithinMs } from './lease.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { Clock, Stopwatch } from './ports/clock.ts'
-import type {
-  ClaimTerms,
-  CredentialStore,
-  RenewalClaim,
-  RenewalSetback,
-  SetbackKind,
-} from './ports/credential-store.ts'
+import type { ClaimTerms, CredentialStore, RenewalClaim } from './ports/credential-store.ts'
 import type { JournalEntry, RefreshJournal } from './ports/refresh-journal.ts'
 import type { StorageHealth } from './ports/storage-health.ts'
 import { revokeTokens } from './revoke-tokens.ts'
-import { waitAtMost } from './single-flight.ts'
 import type { Secret } from './secret.ts'
+import type { RenewalSetback, SetbackKind } from './setback.ts'
+import { waitAtMost } from './single-flight.ts'
 import { bindingOf, type Upstream } from './upstream.ts'
 import type { Wakeup, Wakeups } from './wakeups.ts'
 

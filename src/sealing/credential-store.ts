@@ -4,11 +4,13 @@ import { BrokerError, isBrokerError } from '../core/errors.ts'
 import type {
   CredentialRecord,
   CredentialRecords,
+  NewCredentialRecord,
   TakenRecord,
 } from '../core/ports/credential-records.ts'
 import type {
   ClaimTerms,
   CredentialStore,
+  NewCredential,
   StoredConnection,
   TakenCredential,
 } from '../core/ports/credential-store.ts'
@@ -36,24 +38,20 @@ export function createCredentialStore(ports: {
 
     list: (person) => records.list(person),
 
-    async put(key, { tokens, method, scopes, audience, binding, renewed }) {
+    async put(key, credential) {
       const generation = await records.nextGeneration()
-      const record = await records.put(key, {
-        generation,
-        method,
-        scopes,
-        audience,
-        account: tokens.account,
-        binding,
-        sealedAccessToken: seal(tokens.accessToken, key, 'access_token', generation),
-        sealedRefreshToken:
-          tokens.refreshToken && seal(tokens.refreshToken, key, 'refresh_token', generation),
-        expiresAt: tokens.expiresAt,
-        renewed,
-      })
+      const record = await records.put(key, sealNew(key, generation, credential))
       if (record === undefined) return findLater(key)
-      return toCredential(record, tokens.accessToken)
+      return toCredential(record, credential.tokens.accessToken)
     },
+
+    async putArrived(key, { name, generation }, { rejected = false, ...credential }) {
+      const sealed = sealNew(key, generation, credential)
+      const record = await records.putArrived(key, sealed, { name, rejected })
+      return record && toCredential(record, credential.tokens.accessToken)
+    },
+
+    countForced: (key, generation) => records.countForced(key, generation),
 
     async claimRenewal(key, generation, terms = plainTerms) {
       const claimed = await records.claim(key, generation, { ...terms, leaseOwner })
@@ -145,6 +143,26 @@ export function createCredentialStore(ports: {
       return { method, binding, token: accessToken, hint: 'access_token' }
     }
     return { method, binding, token: undefined }
+  }
+
+  function sealNew(
+    key: CredentialKey,
+    generation: number,
+    { tokens, method, scopes, audience, binding, renewed }: NewCredential,
+  ): NewCredentialRecord {
+    const { accessToken, refreshToken, account, expiresAt } = tokens
+    return {
+      generation,
+      method,
+      scopes,
+      audience,
+      account,
+      binding,
+      sealedAccessToken: seal(accessToken, key, 'access_token', generation),
+      sealedRefreshToken: refreshToken && seal(refreshToken, key, 'refresh_token', generation),
+      expiresAt,
+      renewed,
+    }
   }
 
   /** What is there instead of a credential that came too late: the row has a later generation, or had one and is gone. */

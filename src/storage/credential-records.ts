@@ -4,9 +4,11 @@ import { leaseSeconds } from '../core/lease.ts'
 import type {
   CredentialRecord,
   CredentialRecords,
+  NewCredentialRecord,
   TakenRecord,
 } from '../core/ports/credential-records.ts'
-import type { RenewalState, SetbackKind, StoredConnection } from '../core/ports/credential-store.ts'
+import type { StoredConnection } from '../core/ports/credential-store.ts'
+import type { RenewalState, SetbackKind } from '../core/setback.ts'
 import type { CredentialBinding, MethodName } from '../core/upstream.ts'
 import type { Sql } from './connections.ts'
 import type { Database } from './database.ts'
@@ -105,6 +107,38 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     CASE WHEN ${instant} > now() THEN extract(epoch FROM ${instant} - now())::float8 END`
   const textArray = (values: readonly string[]) => sql`${sql.array([...values])}::text[]`
 
+  /** What arrives for this connection from here on is not stored. */
+  const refusal = (key: CredentialKey) => sql`
+    DELETE FROM acquisition_attempt
+    WHERE issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}`
+
+  const newColumns = sql`
+    issuer, user_id, upstream, generation, status, method, scopes, audience, account,
+    authorization_server, client_id, resource, access_token, refresh_token,
+    renewed, connected_at, obtained_at, expires_at`
+  const newValues = (key: CredentialKey, record: NewCredentialRecord) => sql`
+    ${key.issuer}, ${key.userId}, ${key.upstream}, ${record.generation}::bigint, 'connected', ${record.method},
+    ${textArray(record.scopes)}, ${record.audience ?? null}, ${record.account ?? null},
+    ${record.binding.authorizationServer}, ${record.binding.clientId}, ${record.binding.resource ?? null},
+    ${record.sealedAccessToken}::bytea, ${record.sealedRefreshToken ?? null}::bytea,
+    ${record.renewed}::boolean, now(), now(), ${record.expiresAt ?? null}::timestamptz`
+  const replacement = sql`
+    generation = excluded.generation, status = excluded.status, reason = NULL,
+    method = excluded.method, scopes = excluded.scopes,
+    audience = excluded.audience, account = excluded.account,
+    authorization_server = excluded.authorization_server, client_id = excluded.client_id,
+    resource = excluded.resource,
+    access_token = excluded.access_token, refresh_token = excluded.refresh_token,
+    renewed = excluded.renewed,
+    -- A repeated exchange goes on with the connection that there was; a person who connects makes a new one.
+    connected_at = CASE WHEN excluded.renewed THEN credential.connected_at ELSE excluded.connected_at END,
+    obtained_at = excluded.obtained_at, expires_at = excluded.expires_at,
+    lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
+    fail_count = 0, next_try_at = NULL, failure = NULL,
+    forced_at = CASE WHEN excluded.renewed THEN credential.forced_at ELSE '{}' END`
+  /** Exchanges bring what other replicas would have got as well; who connects may have meant another account. */
+  const isGiven = ({ method }: NewCredentialRecord) => method === 'connect' || method === 'user_key'
+
   return {
     async nextGeneration() {
       const [row] = await run(
@@ -132,41 +166,49 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     },
 
     async put(key, record) {
-      // Exchanges bring what other replicas would have got as well; who connects may have meant another account.
-      const isGiven = record.method === 'connect' || record.method === 'user_key'
       const [row] = await run(
         () => sql<CredentialRow[]>`
-          WITH stored AS (INSERT INTO credential (
-            issuer, user_id, upstream, generation, status, method, scopes, audience, account,
-            authorization_server, client_id, resource, access_token, refresh_token,
-            renewed, connected_at, obtained_at, expires_at
-          ) VALUES (
-            ${key.issuer}, ${key.userId}, ${key.upstream}, ${record.generation}, 'connected', ${record.method},
-            ${textArray(record.scopes)}, ${record.audience ?? null}, ${record.account ?? null},
-            ${record.binding.authorizationServer}, ${record.binding.clientId}, ${record.binding.resource ?? null},
-            ${record.sealedAccessToken}, ${record.sealedRefreshToken ?? null},
-            ${record.renewed}, now(), now(), ${record.expiresAt ?? null}
+          WITH stored AS (
+            INSERT INTO credential (${newColumns}) VALUES (${newValues(key, record)})
+            ON CONFLICT (issuer, user_id, upstream) DO UPDATE SET ${replacement}
+            WHERE credential.generation < excluded.generation
+            RETURNING ${credentialColumns}, ${tellWaiters(key)}
           )
-          ON CONFLICT (issuer, user_id, upstream) DO UPDATE SET
-            generation = excluded.generation, status = excluded.status, reason = NULL,
-            method = excluded.method, scopes = excluded.scopes,
-            audience = excluded.audience, account = excluded.account,
-            authorization_server = excluded.authorization_server, client_id = excluded.client_id,
-            resource = excluded.resource,
-            access_token = excluded.access_token, refresh_token = excluded.refresh_token,
-            renewed = excluded.renewed,
-            -- A repeated exchange goes on with the connection that there was; a person who connects makes a new one.
-            connected_at = CASE WHEN excluded.renewed THEN credential.connected_at ELSE excluded.connected_at END,
-            obtained_at = excluded.obtained_at, expires_at = excluded.expires_at,
-            lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
-            fail_count = 0, next_try_at = NULL, failure = NULL,
-            forced_at = CASE WHEN excluded.renewed THEN credential.forced_at ELSE '{}' END
-          WHERE credential.generation < excluded.generation
-          RETURNING ${credentialColumns}, ${tellWaiters(key)})
-          ${isGiven ? sql`, ${invalidation(sql, key, 'stored')}` : sql``}
+          ${isGiven(record) ? sql`, ${invalidation(sql, key, 'stored')}` : sql``}
           SELECT * FROM stored`,
       )
       return row && toRecord(row)
+    },
+
+    async putArrived(key, record, { name, rejected }) {
+      // Whatever generation is there: it was there before this came, and who refused this has removed the attempt.
+      const isForAll = isGiven(record) || rejected
+      const [row] = await run(
+        () => sql<CredentialRow[]>`
+          WITH attempt AS (
+            DELETE FROM acquisition_attempt
+            WHERE issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}
+              AND name = ${name} AND generation = ${record.generation}
+            RETURNING name
+          ), stored AS (
+            INSERT INTO credential (${newColumns}) SELECT ${newValues(key, record)} FROM attempt
+            ON CONFLICT (issuer, user_id, upstream) DO UPDATE SET ${replacement}
+            RETURNING ${credentialColumns}, ${tellWaiters(key)}
+          )
+          ${isForAll ? sql`, ${invalidation(sql, key, 'stored')}` : sql``}
+          SELECT * FROM stored`,
+      )
+      return row && toRecord(row)
+    },
+
+    async countForced(key, generation) {
+      const { count } = await run(
+        () => sql`
+          UPDATE credential SET forced_at = ${recentlyForced} || now()
+          WHERE ${isOwn(key)} AND generation = ${generation}
+            AND cardinality(${recentlyForced}) < ${forcedPerMinute}`,
+      )
+      return count > 0
     },
 
     async claim(key, generation, { leaseOwner, repeatable, forced }) {
@@ -268,14 +310,10 @@ export function createCredentialRecords(database: Database): CredentialRecords {
 
     async take(key) {
       // First, and by itself: it waits for answers that are just being stored, which the statement after it then finds.
-      await run(
-        () => sql`
-          DELETE FROM acquisition_attempt
-          WHERE issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}`,
-      )
+      await run(() => refusal(key))
       const [row] = await run(
         () => sql<TakenRow[]>`
-          WITH taken AS (
+          WITH refused AS (${refusal(key)}), taken AS (
             DELETE FROM credential WHERE ${isOwn(key)}
             RETURNING generation, method, authorization_server, client_id, resource,
               access_token, refresh_token

@@ -67,7 +67,13 @@ async function reap(database: Database, retentionDays: number): Promise<'done' |
   const { sql } = database
   const day = 24 * 60 * 60
   // A link that was used or came too late still explains itself for a day.
-  const kept = { connect_flow: 0, connect_ticket: day, session: 0, sign_in_flow: 0 }
+  const kept = {
+    acquisition_attempt: 0,
+    connect_flow: 0,
+    connect_ticket: day,
+    session: 0,
+    sign_in_flow: 0,
+  }
   let left: 'done' | 'more' = 'done'
   const inBatches = async (remove: () => Promise<{ readonly count: number }>) => {
     for (let batch = 0; batch < batchesPerRun; batch += 1) {

@@ -1,5 +1,5 @@
-import type { ServerPause } from '../core/ports/credential-store.ts'
 import type { Sql } from './connections.ts'
+import type { ServerPause } from '../core/setback.ts'
 
 /** A statement, or a part of one, that keeps everybody from asking a server for so long; a longer pause stays. */
 export function pauseServer(sql: Sql, { authorizationServer, seconds }: ServerPause) {

@@ -307,6 +307,8 @@ describe('the resolver, on a real authorization server and PostgreSQL', () => {
     expect(broker.identityProvider.received(endpoints.token).length - before).toBe(1)
     heal()
     await again.stop()
+    // The pause after a failure is every replica's.
+    await broker.database.database.sql`UPDATE acquisition_attempt SET next_try_at = now()`
     const healed = await restarted({ expiresInSeconds: 30 }, 'ada', 'reports')
     const exchanged = exchanges()
     expect((await healed.resolveAs('ada', 'reports')).status).toBe(200)

@@ -1,12 +1,8 @@
 import type { PersonId } from '../caller.ts'
 import type { ConnectionReason, CredentialKey } from '../credential.ts'
 import type { CredentialBinding, MethodName } from '../upstream.ts'
-import type {
-  ClaimTerms,
-  RenewalSetback,
-  RenewalState,
-  StoredConnection,
-} from './credential-store.ts'
+import type { ClaimTerms, StoredConnection } from './credential-store.ts'
+import type { RenewalSetback, RenewalState } from '../setback.ts'
 
 /** A stored connection with its access token as it lies in the database. The refresh token comes with a claim only. */
 export type CredentialRecord = StoredConnection & {
@@ -72,6 +68,16 @@ export interface CredentialRecords {
 
   /** Inserts or replaces. Undefined when a later generation is there already. */
   put(key: CredentialKey, record: NewCredentialRecord): Promise<CredentialRecord | undefined>
+
+  /** The same for what an attempt brought; undefined where the attempt is no longer there. `rejected`: every replica hears of it. */
+  putArrived(
+    key: CredentialKey,
+    record: NewCredentialRecord,
+    attempt: { readonly name: string; readonly rejected: boolean },
+  ): Promise<CredentialRecord | undefined>
+
+  /** Counts a renewal that callers forced; false where there were too many, or the generation moved on. */
+  countForced(key: CredentialKey, generation: number): Promise<boolean>
 
   /** Takes the lease and marks an attempt as open. Undefined where CredentialStore.claimRenewal is. */
   claim(

@@ -1,6 +1,8 @@
+import type { AcquisitionAttempt } from './acquisition-attempts.ts'
 import type { PersonId } from '../caller.ts'
 import type { ConnectionReason, Credential, CredentialKey, TokenSet } from '../credential.ts'
 import type { Secret } from '../secret.ts'
+import type { RenewalSetback, RenewalState } from '../setback.ts'
 import type { CredentialBinding, MethodName } from '../upstream.ts'
 
 /** A connection as it is stored, whether or not it works, without its tokens. */
@@ -27,35 +29,6 @@ export type ClaimTerms = {
   readonly repeatable: boolean
   /** Callers name the stored credential as rejected; at most 5 renewals of a connection a minute are for that. */
   readonly forced: boolean
-}
-
-/** How a try failed, for those who waited for it. `unavailable` passes with time; nothing but a change mends the others. */
-export type SetbackKind = 'unavailable' | 'misconfigured' | 'denied' | 'interaction_required'
-
-/** A try that brought no credential and ended no connection. */
-export type RenewalSetback = {
-  readonly failure: SetbackKind
-  /** Failures in a row, this one included. */
-  readonly failCount: number
-  readonly retryInSeconds: number
-  /** False when the request may have been carried out: its token may be spent. */
-  readonly outcomeKnown: boolean
-  /** The server named a time: nobody asks it before. */
-  readonly pause?: ServerPause | undefined
-}
-
-export type ServerPause = { readonly authorizationServer: string; readonly seconds: number }
-
-/** Why a renewal could not be claimed, by the database's clock. */
-export type RenewalState = {
-  readonly leaseEpoch: number
-  /** Another may be sending. */
-  readonly leasedForSeconds: number | undefined
-  /** The server paused everybody, or the old credential has to be used up before a token that may be spent is sent again. */
-  readonly blockedForSeconds: number | undefined
-  /** The last try failed. */
-  readonly setback: { readonly failure: SetbackKind; readonly retryInSeconds: number } | undefined
-  readonly forcedTooOften: boolean
 }
 
 /** What a renewal needs; handed out with the lease on this generation. */
@@ -97,6 +70,19 @@ export interface CredentialStore {
 
   /** Stores a first or replacing credential (connect, exchange): generation + 1, lease and failures cleared. */
   put(key: CredentialKey, credential: NewCredential): Promise<Credential>
+
+  /**
+   * The same for what an attempt brought, while the attempt is still there. Undefined where it was refused meanwhile, or somebody
+   * else's turn came: then nothing is stored, and what arrived is to be revoked.
+   */
+  putArrived(
+    key: CredentialKey,
+    attempt: AcquisitionAttempt,
+    credential: NewCredential & { readonly rejected?: boolean },
+  ): Promise<Credential | undefined>
+
+  /** Counts an exchange that is made because callers name this generation as rejected; false when there were five within a minute. */
+  countForced(key: CredentialKey, generation: number): Promise<boolean>
 
   /**
    * Takes the lease on one generation for a renewal (`leaseSeconds`) and writes the intent to send, in one statement. Undefined
