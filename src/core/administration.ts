@@ -122,8 +122,8 @@ export function createAdministration(ports: {
     audit.admit()
     const { cutAt, taken } = await credentials.offboard(person)
     cutOffs.note(person, { cutAt, returned: false })
-    // A gateway closes the person's sessions and streams where this is heard; tokens and consents of an authorization server of
-    // our own belong into the statement behind `offboard`.
+    // The person's open calls are cut where this is heard; tokens and consents of an authorization server of our own belong into
+    // the statement behind `offboard`.
     memory.forget(person, undefined)
     audit.record({
       requestId,

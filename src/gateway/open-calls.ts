@@ -13,7 +13,7 @@ export type OpenCall = {
 export type OpenCalls = {
   /** Gives what takes the call off again. @throws BrokerError too_many_streams */
   readonly add: (person: PersonId, call: OpenCall) => () => void
-  /** Cuts what a person's credential is used for, at one upstream or at all. */
+  /** Cuts what a person's credential for an upstream is used for; without an upstream all that the person has open. */
   readonly cut: (person: PersonId, upstream: string | undefined) => void
   /** Cuts everything. */
   readonly cutAll: () => void
@@ -36,8 +36,8 @@ export function createOpenCalls(): OpenCalls {
     },
     cut(person, upstream) {
       for (const call of open.get(personKey(person)) ?? []) {
-        if (!call.usesCredential) continue
-        if (upstream === undefined || call.upstream === upstream) call.cut()
+        const isMeant = call.upstream === upstream && call.usesCredential
+        if (upstream === undefined || isMeant) call.cut()
       }
     },
     cutAll() {

@@ -341,6 +341,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
           sign_in_tokens AS (DELETE FROM sign_in_token WHERE ${isTheirs} RETURNING 1),
           tickets AS (DELETE FROM connect_ticket WHERE ${isTheirs} RETURNING 1),
           flows AS (DELETE FROM connect_flow WHERE ${isTheirs} RETURNING 1),
+          gateway_sessions AS (DELETE FROM gateway_session WHERE ${isTheirs} RETURNING 1),
           taken AS (
             DELETE FROM credential WHERE ${isTheirs}
             RETURNING upstream, generation, method, authorization_server, client_id, resource,
@@ -349,7 +350,8 @@ export function createCredentialRecords(database: Database): CredentialRecords {
           -- All of them before the counter is held: some may have to wait for a row.
           changed AS (
             SELECT FROM cut UNION ALL SELECT FROM sessions UNION ALL SELECT FROM sign_in_tokens
-            UNION ALL SELECT FROM tickets UNION ALL SELECT FROM flows UNION ALL SELECT FROM taken
+            UNION ALL SELECT FROM tickets UNION ALL SELECT FROM flows UNION ALL SELECT FROM gateway_sessions
+            UNION ALL SELECT FROM taken
           ),
           ${invalidation(sql, { ...person, upstream: undefined }, 'changed')}
           SELECT cut.cut_at, taken.* FROM cut LEFT JOIN taken ON true`,

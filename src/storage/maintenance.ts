@@ -93,6 +93,15 @@ async function reap(database: Database, retentionDays: number): Promise<'done' |
       ),
     )
   }
+  // A client that comes back to one that is gone is told so, and begins anew.
+  await inBatches(() =>
+    database.run(
+      () => sql`
+        delete from gateway_session where id_hash = any(array(
+          select id_hash from gateway_session where used_at < now() - interval '7 days'
+          limit ${batchRows} for update skip locked))`,
+    ),
+  )
   // Replicas that nobody has waited for since they went away without leaving. One that only slept comes back as a new one.
   await database.run(() => sql`delete from replica where heard_at < now() - interval '1 minute'`)
   // The minute is for a replica that is just joining: it does not show in the table yet.

@@ -265,6 +265,27 @@ describe('/proxy: plain HTTP upstreams, each call with its own person’s creden
     expect(allowed.headers.get('access-control-allow-origin')).toBe('https://client.example.com')
   })
 
+  it('P13: a disconnect on another replica cuts what is open with the credential, and nobody else’s', async () => {
+    const beside = await broker.startBeside()
+    upstream.answerWith((_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      response.write(': open\n\n')
+    })
+    const [own, others] = await Promise.all([call('linus', '/events'), call('grace', '/events')])
+    const reader = own.body?.getReader()
+    await reader?.read()
+    const cut = reader?.read().then(
+      () => 'ended',
+      () => 'cut',
+    )
+    expect((await beside.call('DELETE', '/api/v1/connections/reports', 'linus')).status).toBe(204)
+    expect(await cut).toBe('cut')
+    const otherReader = others.body?.getReader()
+    expect(Buffer.from((await otherReader?.read())?.value ?? []).toString()).toBe(': open\n\n')
+    await otherReader?.cancel()
+    await beside.stop()
+  })
+
   it('more than 100 open calls of a person are 429, and another person is served', async () => {
     const open: AbortController[] = []
     upstream.answerWith((_request, response) => {
