@@ -9,7 +9,7 @@ import {
   auditTypes,
 } from '../core/audit-event.ts'
 import type { ActivityLine } from '../core/ports/activity-batches.ts'
-import { uuidV7At, uuidV7Time } from './uuid-v7.ts'
+import { createIdSequence } from './uuid-v7.ts'
 
 /** An index entry holds 2,704 bytes, and a row that does not fit would be a record lost. */
 const LONGEST_ID = 500
@@ -32,21 +32,16 @@ const identities: ReadonlySet<string> = new Set(['token', 'asserted'])
  * @throws TypeError where a value is not of its closed set: the message names the field, never the value.
  */
 export function createActivityLineEncoder(): (record: AuditRecord, nowMs: number) => ActivityLine {
+  const nextId = createIdSequence()
   let lastMs = Number.NaN
-  let idTime = ''
   let occurredAt = ''
-  let counter = 0
 
   return (record, nowMs) => {
-    if (nowMs === lastMs) {
-      counter = (counter + 1) & 0xfff
-    } else {
+    if (nowMs !== lastMs) {
       lastMs = nowMs
-      counter = 0
-      idTime = uuidV7Time(nowMs)
       occurredAt = new Date(nowMs).toISOString()
     }
-    const id = uuidV7At(idTime, counter)
+    const id = nextId(nowMs)
     const elapsedMs = nowMs - record.startedAt.getTime()
     // Negative when the clock was set back meanwhile.
     const durationMs = elapsedMs > 0 ? elapsedMs : 0
