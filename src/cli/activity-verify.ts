@@ -66,17 +66,24 @@ Keep the latter where whoever can write the database cannot: --checkpoints compa
   },
   run: async (context) => {
     const format = readFormat(context, formats)
-    if (asksBroker(context)) return show(await askBroker(context), context, format)
+    const { isWatched, err } = context.output
+    const clear = () => {
+      if (isWatched) err('\r\u001b[K')
+    }
+    if (asksBroker(context)) {
+      if (isWatched) err('The broker is checking …')
+      return show(await askBroker(context).finally(clear), context, format)
+    }
     const publicKeys = await readPublicKeys(context)
     return withConfiguration(context, async (configuration) => {
-      const { output } = context
       const checkpointLines = readCheckpoints(context)
-      const verdict = await configuration.verifyActivity({
-        ...(checkpointLines === undefined ? {} : { checkpointLines }),
-        ...(publicKeys === undefined ? {} : { publicKeys }),
-        onProgress: output.isWatched ? progressBar(output.err) : () => {},
-      })
-      if (output.isWatched) output.err('\r\u001b[K')
+      const verdict = await configuration
+        .verifyActivity({
+          ...(checkpointLines === undefined ? {} : { checkpointLines }),
+          ...(publicKeys === undefined ? {} : { publicKeys }),
+          onProgress: isWatched ? progressBar(err) : () => {},
+        })
+        .finally(clear)
       return show(verdict, context, format)
     })
   },
@@ -84,10 +91,10 @@ Keep the latter where whoever can write the database cannot: --checkpoints compa
 
 function asksBroker({ options, env }: CommandContext): boolean {
   const local = ['config', 'checkpoints', 'public-key'].filter((name) => options.has(name))
-  if (options.has('url')) {
+  if (options.has('url') || options.has('token')) {
     const [name] = local
     if (name !== undefined) {
-      throw new UsageError(`--${name} is for the database; with --url a broker is asked.`)
+      throw new UsageError(`--${name} is for the database; --url and --token ask a broker.`)
     }
     return true
   }
