@@ -43,18 +43,21 @@ export async function openBroker(
     ...timings,
     log,
   })
-  let composed: ComposedBroker
+  let made: ComposedBroker | undefined
   try {
-    composed = compose({ config, databases: storage, hooks, log, version })
-    await composed.keyCheck.verify()
-    await composed.recover()
-    composed.start()
+    made = compose({ config, databases: storage, hooks, log, version })
+    await made.keyCheck.verify()
+    await made.recover()
+    made.start()
     await storage.replica.join(storage)
-    await composed.proof.start()
+    await made.proof.start()
   } catch (error) {
+    // The thread that brings records to the database would keep a refused start from ending.
+    await made?.stop(0)
     await storage.close()
     throw error
   }
+  const composed = made
   const servers: HttpServer[] = []
   let stopping: Promise<void> | undefined
 
@@ -73,6 +76,7 @@ export async function openBroker(
 
   async function stop(): Promise<void> {
     const graceEndsAt = performance.now() + graceMs
+    composed.endStreams()
     await Promise.all(servers.map((server) => server.close(graceMs)))
     await composed.stop(Math.max(0, graceEndsAt - performance.now()))
     await storage.close()
