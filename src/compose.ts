@@ -440,6 +440,7 @@ function countedMethods(
     oauth_connect: metrics.countTokenRequests(methods.oauth_connect),
     token_exchange: metrics.countTokenRequests(methods.token_exchange),
     entra_obo: metrics.countTokenRequests(methods.entra_obo),
+    user_key: methods.user_key,
   }
 }
 

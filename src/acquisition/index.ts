@@ -11,6 +11,7 @@ import type { TokenRequestLog } from '../oauth/token-request-log.ts'
 import { createEntraOnBehalfOf } from './entra-on-behalf-of.ts'
 import { createCodeFlow, createOAuthConnect } from './oauth-connect.ts'
 import { createTokenExchanger } from './token-exchanger.ts'
+import { createUserKey } from './user-key.ts'
 
 type Ports = {
   readonly http: HttpClient
@@ -28,6 +29,7 @@ export function createAcquisitionMethods(
     oauth_connect: createOAuthConnect({ requests, revocations }),
     token_exchange: createTokenExchanger({ requests, revocations }),
     entra_obo: createEntraOnBehalfOf({ requests, revocations }),
+    user_key: createUserKey(),
   }
 }
 

@@ -18,6 +18,8 @@ export const apiOptions: Readonly<Record<string, CommandOption>> = {
 
 /** The broker's REST API, as the person whose token it is. */
 export interface BrokerApi {
+  /** Without a slash at its end. */
+  readonly base: string
   /** @throws CommandFailure for every answer that is not 2xx or does not fit. */
   get<Answer>(path: string, answer: z.ZodType<Answer>): Promise<Answer>
   post<Answer>(path: string, body: object, answer: z.ZodType<Answer>): Promise<Answer>
@@ -28,9 +30,10 @@ export interface BrokerApi {
 
 /** @throws UsageError when URL or token are missing or are none. */
 export function openBrokerApi(context: CommandContext): BrokerApi {
-  const base = readBase(setting(context, 'url', 'ONBEHALF_URL'))
+  const origin = readBase(setting(context, 'url', 'ONBEHALF_URL'))
+  const base = origin.href.replace(/\/$/, '')
   const token = readToken(setting(context, 'token', 'ONBEHALF_TOKEN'))
-  if (base.protocol === 'http:' && !namesLoopback(base)) {
+  if (origin.protocol === 'http:' && !namesLoopback(origin)) {
     context.output.err('warning: the token travels over plain http.\n')
   }
 
@@ -42,7 +45,7 @@ export function openBrokerApi(context: CommandContext): BrokerApi {
   ): Promise<Response> {
     let response: Response
     try {
-      response = await context.services.fetch(`${base.href.replace(/\/$/, '')}${path}`, {
+      response = await context.services.fetch(`${base}${path}`, {
         method,
         headers: {
           accept: 'application/json',
@@ -55,13 +58,14 @@ export function openBrokerApi(context: CommandContext): BrokerApi {
         signal,
       })
     } catch {
-      throw new CommandFailure(`No answer from ${base.origin}. Is the broker running there?`)
+      throw new CommandFailure(`No answer from ${origin.origin}. Is the broker running there?`)
     }
     if (!response.ok) throw await failureOf(response)
     return response
   }
 
   return {
+    base,
     get: async (path, answer) => decode(await send('GET', path), answer),
     post: async (path, body, answer) => decode(await send('POST', path, body), answer),
     delete: async (path) => {
@@ -179,5 +183,6 @@ async function failureOf(response: Response): Promise<CommandFailure> {
   const hint = Object.hasOwn(hints, code) ? hints[code] : undefined
   return new CommandFailure(
     `The broker answered ${status} ${code}.${hint === undefined ? '' : ` ${hint}`}`,
+    code,
   )
 }

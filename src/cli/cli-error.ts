@@ -8,8 +8,12 @@ export class UsageError extends Error {
 
 /** The command did what was asked and it did not work: printed as it is, exit code 1. */
 export class CommandFailure extends Error {
-  constructor(message: string) {
+  /** The code of the broker's answer, where there was one. */
+  readonly code: string | undefined
+
+  constructor(message: string, code?: string) {
     super(message)
     this.name = 'CommandFailure'
+    this.code = code
   }
 }

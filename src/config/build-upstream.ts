@@ -87,6 +87,8 @@ function buildCredential(job: Job): UpstreamCredential {
   } else if (isLater(written.mode)) {
     // Nothing else about it: what it would need is of no use to anybody yet.
     report.problem([...path, 'mode'], `${written.mode} is not available in this version yet`)
+  } else if (written.mode === 'user_key') {
+    warnOfUnused(written, path, report)
   } else {
     checkServer(job, endpoints, path)
     checkSubjectToken(job, written, path)
@@ -127,6 +129,27 @@ function buildCredential(job: Job): UpstreamCredential {
     refreshReuse: written.refresh_reuse ?? preset?.refreshReuse ?? { kind: 'strict' },
     header: written.header,
     headerFormat: written.header_format,
+  }
+}
+
+const unusedWithKeys = [
+  'preset',
+  'issuer',
+  'authorization_endpoint',
+  'token_endpoint',
+  'revocation_endpoint',
+  'client_id',
+  'client_secret',
+  'private_key',
+  'audience',
+] as const satisfies readonly (keyof FileCredential)[]
+
+/** Nobody is asked for a key that the person has stored. */
+function warnOfUnused(written: FileCredential, path: Path, report: Report): void {
+  for (const field of unusedWithKeys) {
+    if (written[field] !== undefined) {
+      report.warning([...path, field], 'is not used with mode: user_key')
+    }
   }
 }
 

@@ -13,12 +13,13 @@ import {
 } from './schema-values.ts'
 
 /** Known, so that they are refused by their own sentence, and not offered. */
-export const laterModes = ['id_jag', 'user_key'] as const
+export const laterModes = ['id_jag'] as const
 
 export const credentialModes = [
   'oauth_connect',
   'token_exchange',
   'entra_obo',
+  'user_key',
   ...laterModes,
 ] as const
 
@@ -46,7 +47,7 @@ const credential = z
   .strictObject({
     mode: z
       .enum(credentialModes)
-      .describe('How a credential comes to be. id_jag and user_key are not available yet.')
+      .describe('How a credential comes to be. id_jag is not available yet.')
       .meta({ standIn: 'token_exchange' }),
     preset: z
       .enum(presetNames)

@@ -3,7 +3,7 @@ import { isBrokerError } from './errors.ts'
 import type { Clock } from './ports/clock.ts'
 import type { AheadTerms, DueRenewal, DueRenewals } from './ports/due-renewals.ts'
 import type { Timer } from './ports/timer.ts'
-import { bindingOf, isConnectable, type Upstream } from './upstream.ts'
+import { bindingOf, isExchanged, type Upstream } from './upstream.ts'
 
 /**
  * Renews connections in use shortly before their credential ends, so that no call waits for it. Idle ones are left to their next
@@ -113,7 +113,7 @@ export function createBackgroundRenewals(ports: {
       upstream: name,
       binding: bindingOf(credential),
       refreshBeforeSeconds: credential.refreshBeforeSeconds,
-      usesSignInTokens: storesSubjectTokens && !isConnectable(upstream),
+      usesSignInTokens: storesSubjectTokens && isExchanged(upstream),
       limit: Math.max(0, room),
     }
   }

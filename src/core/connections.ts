@@ -7,7 +7,7 @@ import {
   working,
 } from './connection-state.ts'
 import type { CredentialKey } from './credential.ts'
-import { isBrokerError } from './errors.ts'
+import { BrokerError, isBrokerError } from './errors.ts'
 import type { AcquisitionAttempts } from './ports/acquisition-attempts.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { ActivityStore } from './ports/activity-store.ts'
@@ -25,6 +25,7 @@ import { revokeTaken } from './revoke-tokens.ts'
 import {
   bindingOf,
   isConnectable,
+  isExchanged,
   mayUseUpstream,
   methodOfMode,
   type Upstream,
@@ -32,7 +33,7 @@ import {
 
 type Failing = Awaited<ReturnType<AcquisitionAttempts['failing']>>
 
-/** What a person sees of their connections, and how they end one. */
+/** What a person sees of their connections, and how they end one or store a key. */
 export function createConnections(ports: {
   readonly upstreams: ReadonlyMap<string, Upstream>
   readonly credentials: CredentialStore
@@ -85,9 +86,9 @@ export function createConnections(ports: {
     row: StoredConnection | undefined,
     { lastUses, failing }: { lastUses: ReadonlyMap<string, Date>; failing: Failing },
   ): Promise<ConnectionView> {
-    const state = isConnectable(upstream)
-      ? connectionState(row, upstream, clock.now())
-      : await exchangeState(person, upstream, presentsToken, row, failing)
+    const state = isExchanged(upstream)
+      ? await exchangeState(person, upstream, presentsToken, row, failing)
+      : connectionState(row, upstream, clock.now())
     return {
       upstream: upstream.name,
       displayName: upstream.displayName,
@@ -165,5 +166,45 @@ export function createConnections(ports: {
     revokeTaken(methods, upstream, taken)
   }
 
-  return { list, find, disconnect }
+  const storeKey: Connections['storeKey'] = async (options) => {
+    const { person, upstream, key, requestId, startedAt } = options
+    const { mode } = upstream.credential
+    if (mode !== 'user_key') throw new BrokerError('not_connectable')
+    audit.admit()
+    await credentials.put(
+      { issuer: person.issuer, userId: person.userId, upstream: upstream.name },
+      {
+        tokens: {
+          accessToken: key,
+          refreshToken: undefined,
+          expiresAt: undefined,
+          scopes: undefined,
+          account: undefined,
+        },
+        method: methodOfMode[mode],
+        scopes: [],
+        audience: undefined,
+        binding: bindingOf(upstream.credential),
+        renewed: false,
+      },
+    )
+    memory.forget(person, upstream.name)
+    audit.record({
+      requestId,
+      startedAt,
+      userId: person.userId,
+      issuer: person.issuer,
+      actor: { kind: 'user', id: person.userId },
+      upstream: upstream.name,
+      action: 'connect',
+      method: methodOfMode[mode],
+      outcome: 'success',
+      reason: undefined,
+      details: { identity: person.identity },
+    })
+    await audit.settled()
+    await replicas.caughtUp()
+  }
+
+  return { list, find, disconnect, storeKey }
 }

@@ -34,13 +34,7 @@ import {
 import type { ResolutionRecorder } from './resolution-recorder.ts'
 import { Secret } from './secret.ts'
 import { createSingleFlight, type Flight, waitAtMost } from './single-flight.ts'
-import {
-  bindingOf,
-  isConnectable,
-  isSameBinding,
-  mayUseUpstream,
-  type Upstream,
-} from './upstream.ts'
+import { bindingOf, isExchanged, isSameBinding, mayUseUpstream, type Upstream } from './upstream.ts'
 
 /** How long an early renewal may keep a caller whose credential is still good. */
 const earlyRenewalWaitMs = 500
@@ -189,7 +183,7 @@ export function createCredentialResolver(ports: {
     try {
       return await credentials.find(key)
     } catch (error) {
-      if (isConnectable(upstream) || !isBrokerError(error, 'credential_corrupt')) throw error
+      if (!isExchanged(upstream) || !isBrokerError(error, 'credential_corrupt')) throw error
       if (knownCorrupt.has(memoryKeyOf(key))) return 'corrupt'
       knownCorrupt.set(memoryKeyOf(key), true)
       throw error
@@ -202,8 +196,8 @@ export function createCredentialResolver(ports: {
     reason: Unusable,
     attempt: Attempt,
   ): Promise<Settled> {
-    // An exchange needs nobody: it is simply made. Only a connection asks for its person.
-    if (reason !== 'corrupt' && isConnectable(request.upstream)) {
+    // An exchange needs nobody: it is simply made. Anything else asks for its person.
+    if (reason !== 'corrupt' && !isExchanged(request.upstream)) {
       const refusal = new BrokerError('connect_required', { reason })
       throw await connectRequired(request, refusal, attempt)
     }
@@ -318,8 +312,7 @@ export function createCredentialResolver(ports: {
     options: RenewalOptions = {},
   ): Promise<Renewal> {
     const { upstream } = request
-    if (!isConnectable(upstream))
-      return exchange(key, request, { kind: 'stored', current }, options)
+    if (isExchanged(upstream)) return exchange(key, request, { kind: 'stored', current }, options)
     if (!current.renewable) throw nothingToRenewWith()
     return refresh.renew(key, upstream, current, options)
   }
@@ -453,7 +446,7 @@ function settled(renewal: Renewal, action: AuditAction, upstream: Upstream): Set
  */
 function ofThisConfiguration(renewal: Renewal, upstream: Upstream): Renewal {
   if (isSameBinding(renewal.credential.binding, bindingOf(upstream.credential))) return renewal
-  if (!isConnectable(upstream)) throw unavailable(1)
+  if (isExchanged(upstream)) throw unavailable(1)
   throw new BrokerError('connect_required', { reason: 'configuration_changed' })
 }
 
@@ -466,7 +459,7 @@ function isEnded({ expiresAt }: Credential, now: Date): boolean {
  * wants gets a new sign-in all the same: there is nothing else that the person could do.
  */
 function challengeOf({ details }: BrokerError, upstream: Upstream): Secret | undefined {
-  const asksPerson = details.reason === 'insufficient_scope' && !isConnectable(upstream)
+  const asksPerson = details.reason === 'insufficient_scope' && isExchanged(upstream)
   return details.claims ?? (asksPerson ? noClaims : undefined)
 }
 

@@ -2,7 +2,7 @@ import type { Person } from './caller.ts'
 import type { Secret } from './secret.ts'
 
 /** How a credential comes to be, as the configuration names it. */
-export type CredentialMode = 'oauth_connect' | 'token_exchange' | 'entra_obo'
+export type CredentialMode = 'oauth_connect' | 'token_exchange' | 'entra_obo' | 'user_key'
 
 /** The same, as records name it. */
 export type MethodName =
@@ -80,6 +80,7 @@ export const methodOfMode: Readonly<Record<CredentialMode, MethodName>> = {
   oauth_connect: 'connect',
   token_exchange: 'token_exchange',
   entra_obo: 'entra_obo',
+  user_key: 'user_key',
 }
 
 /** The mode that a method is of; undefined where this version has none for it. */
@@ -88,6 +89,12 @@ export function modeOfMethod(method: MethodName): CredentialMode | undefined {
   return modes.find(([, of]) => of === method)?.[0]
 }
 
+/** Whether its credentials come from an exchange of the person's token: then nobody has to be asked for one. */
+export function isExchanged({ credential: { mode } }: Upstream): boolean {
+  return mode === 'token_exchange' || mode === 'entra_obo'
+}
+
+/** Whether a person connects it at an authorization server. */
 export function isConnectable(upstream: Upstream): boolean {
   return upstream.credential.mode === 'oauth_connect'
 }

@@ -32,7 +32,7 @@ function card(connection: ConnectionView, viewer: Viewer): Markup {
 </div>
 ${reason === null || status === 'not_connected' ? html`` : html`<p class="reason">${reasonWords[reason]}</p>`}
 ${status === 'not_connected' ? html`` : facts(connection)}
-${connectable ? buttons(connection, viewer) : html`<p class="muted">${throughSignIn}</p>`}
+${connectable || takesKey(connection) ? buttons(connection, viewer) : html`<p class="muted">${throughSignIn}</p>`}
 </li>`
 }
 
@@ -53,14 +53,33 @@ function row(name: string, value: string | Date | Markup | null): Markup {
   return html`<div><dt>${name}</dt><dd>${shown}</dd></div>`
 }
 
-function buttons({ upstream, status, displayName }: ConnectionView, viewer: Viewer): Markup {
-  const isConnected = status === 'connected'
-  const connect = html`<form method="post" action="/connections/${upstream}/connect">${csrfField(viewer)}
-<button type="submit" class="${isConnected ? 'second' : 'first'}">${isConnected ? 'Connect again' : 'Connect'}<span class="hidden"> ${displayName}</span></button></form>`
+function takesKey({ mode }: ConnectionView): boolean {
+  return mode === 'user_key'
+}
+
+function buttons(connection: ConnectionView, viewer: Viewer): Markup {
+  const { upstream, status, displayName } = connection
+  const connect = takesKey(connection)
+    ? keyForm(connection, viewer)
+    : connectForm(connection, viewer)
   if (status === 'not_connected') return html`<div class="actions">${connect}</div>`
   return html`<div class="actions">${connect}
 <form method="post" action="/connections/${upstream}/disconnect">${csrfField(viewer)}
 <button type="submit" class="danger">Disconnect<span class="hidden"> ${displayName}</span></button></form></div>`
+}
+
+/** A password field, so that neither a screen nor a history shows it. */
+function keyForm({ upstream, status, displayName }: ConnectionView, viewer: Viewer): Markup {
+  const isStored = status === 'connected'
+  return html`<form method="post" action="/connections/${upstream}/key" class="key">${csrfField(viewer)}
+<label>Your key for ${displayName}<input type="password" name="key" required maxlength="8192" autocomplete="off" spellcheck="false"></label>
+<button type="submit" class="${isStored ? 'second' : 'first'}">${isStored ? 'Replace the key' : 'Store the key'}<span class="hidden"> for ${displayName}</span></button></form>`
+}
+
+function connectForm({ upstream, status, displayName }: ConnectionView, viewer: Viewer): Markup {
+  const isConnected = status === 'connected'
+  return html`<form method="post" action="/connections/${upstream}/connect">${csrfField(viewer)}
+<button type="submit" class="${isConnected ? 'second' : 'first'}">${isConnected ? 'Connect again' : 'Connect'}<span class="hidden"> ${displayName}</span></button></form>`
 }
 
 const statusWords: Readonly<Record<ConnectionStatus, string>> = {

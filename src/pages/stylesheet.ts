@@ -66,6 +66,8 @@ button:hover, .button:hover { filter: brightness(1.08); }
 .empty { background: var(--card); border: 1px dashed var(--line); border-radius: 12px; padding: 2rem; text-align: center; color: var(--soft); }
 .filters { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .75rem; background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem; margin: 1rem 0 1.5rem; }
 .filters label { display: grid; gap: .25rem; font-size: .85rem; color: var(--soft); }
+.key { display: flex; flex-wrap: wrap; gap: .5rem .75rem; align-items: end; }
+.key label { display: grid; gap: .25rem; font-size: .85rem; color: var(--soft); flex: 1 1 14rem; }
 .filters .actions { align-self: end; margin: 0; }
 input, select { font: inherit; font-size: .95rem; width: 100%; min-width: 0; color: var(--text); background: var(--page); border: 1px solid var(--line); border-radius: 8px; padding: .4rem .5rem; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 12px; }

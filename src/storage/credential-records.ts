@@ -313,12 +313,13 @@ export function createCredentialRecords(database: Database): CredentialRecords {
       await run(() => refusal(key))
       const [row] = await run(
         () => sql<TakenRow[]>`
-          WITH refused AS (${refusal(key)}), taken AS (
+          WITH refused AS (${refusal(key)} RETURNING 1), taken AS (
             DELETE FROM credential WHERE ${isOwn(key)}
             RETURNING generation, method, authorization_server, client_id, resource,
               access_token, refresh_token
           ),
-          ${invalidation(sql, key, 'taken')}
+          changed AS (SELECT FROM refused UNION ALL SELECT FROM taken),
+          ${invalidation(sql, key, 'changed')}
           SELECT * FROM taken`,
       )
       return row && toTaken(row)
@@ -337,6 +338,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
               cut_at = greatest(cut_off.cut_at, excluded.cut_at), returned_at = NULL
             RETURNING cut_at
           ),
+          attempts AS (DELETE FROM acquisition_attempt WHERE ${isTheirs} RETURNING 1),
           sessions AS (DELETE FROM session WHERE ${isTheirs} RETURNING 1),
           sign_in_tokens AS (DELETE FROM sign_in_token WHERE ${isTheirs} RETURNING 1),
           tickets AS (DELETE FROM connect_ticket WHERE ${isTheirs} RETURNING 1),
@@ -349,8 +351,9 @@ export function createCredentialRecords(database: Database): CredentialRecords {
           ),
           -- All of them before the counter is held: some may have to wait for a row.
           changed AS (
-            SELECT FROM cut UNION ALL SELECT FROM sessions UNION ALL SELECT FROM sign_in_tokens
-            UNION ALL SELECT FROM tickets UNION ALL SELECT FROM flows UNION ALL SELECT FROM gateway_sessions
+            SELECT FROM cut UNION ALL SELECT FROM attempts UNION ALL SELECT FROM sessions
+            UNION ALL SELECT FROM sign_in_tokens UNION ALL SELECT FROM tickets
+            UNION ALL SELECT FROM flows UNION ALL SELECT FROM gateway_sessions
             UNION ALL SELECT FROM taken
           ),
           ${invalidation(sql, { ...person, upstream: undefined }, 'changed')}

@@ -466,3 +466,81 @@ describe('activity show', () => {
     expect(run.stderr).toContain('There is no such record.')
   })
 })
+
+describe('connections of another person, for admins', () => {
+  const issuer = 'https://login.example.com'
+  const ofAda = { ...files, issuer, user_id: 'ada/1' }
+
+  it('--user lists what is stored for that person', async () => {
+    broker.script(
+      json({
+        connections: [
+          { ...ofAda, ...leaks },
+          { ...ofAda, issuer: 'https://b.example' },
+        ],
+      }),
+    )
+    const run = await cli('connections', 'list', '--user', 'ada/1')
+    expect(run.code).toBe(0)
+    expect(broker.requests[0]?.path).toBe('/api/v1/admin/connections?user_id=ada%2F1')
+    expect(run.stdout).toMatch(/^ISSUER +USER +UPSTREAM/)
+    const narrowed = await cli(
+      'connections',
+      'list',
+      '--user',
+      'ada/1',
+      '--issuer',
+      issuer,
+      '-o',
+      'json',
+    )
+    expect(JSON.parse(narrowed.stdout)).toEqual({ connections: [ofAda] })
+  })
+
+  it('--user disconnects that person, whose issuer is looked up where it is not said', async () => {
+    broker.script(
+      byPath({
+        '/api/v1/admin/connections': json({ connections: [ofAda] }),
+        [`/api/v1/admin/users/${encodeURIComponent(issuer)}/ada%2F1/connections/files`]: text(
+          '',
+          'text/plain',
+          204,
+        ),
+      }),
+    )
+    const run = await cli('connections', 'disconnect', 'files', '--user', 'ada/1')
+    expect(run).toMatchObject({ code: 0, stdout: 'Disconnected.\n' })
+    expect(broker.requests.map(({ method }) => method)).toEqual(['GET', 'DELETE'])
+  })
+
+  it('says when there is none, or more than one', async () => {
+    broker.script(json({ connections: [] }))
+    const none = await cli('connections', 'disconnect', 'files', '--user', 'ada/1')
+    expect(none.code).toBe(1)
+    broker.script(json({ connections: [ofAda, { ...ofAda, issuer: 'https://b.example' }] }))
+    const several = await cli('connections', 'disconnect', 'files', '--user', 'ada/1')
+    expect(several.code).toBe(1)
+    expect(several.stderr).toContain('--issuer')
+    expect((await cli('connections', 'list', '--issuer', issuer)).code).toBe(2)
+  })
+})
+
+describe('connections connect, where a key is stored instead', () => {
+  it('says where the key goes', async () => {
+    broker.script(
+      byPath({
+        '/api/v1/connections/metrics/connect': json({ code: 'not_connectable' }, 409),
+        '/api/v1/connections/metrics': json({
+          ...files,
+          upstream: 'metrics',
+          mode: 'user_key',
+          connect_path: null,
+        }),
+      }),
+    )
+    const run = await cli('connections', 'connect', 'metrics')
+    expect(run.code).toBe(1)
+    expect(run.stderr).toContain(`${broker.origin}/connections`)
+    expect(run.stderr).toContain('/api/v1/connections/metrics/key')
+  })
+})

@@ -19,7 +19,12 @@ describe('GET /api/v1/connections', () => {
     const response = await app.request('/api/v1/connections', { headers })
     expect(response.status).toBe(200)
     const { connections } = (await response.json()) as List
-    expect(connections.map((one) => one['upstream'])).toEqual(['calendar', 'files', 'ledger'])
+    expect(connections.map((one) => one['upstream'])).toEqual([
+      'calendar',
+      'files',
+      'ledger',
+      'metrics',
+    ])
     expect(connections[1]).toEqual({
       upstream: 'files',
       display_name: 'Files',
@@ -180,14 +185,41 @@ describe('POST /api/v1/connections/{upstream}/connect', () => {
 })
 
 describe('PUT /api/v1/connections/{upstream}/key', () => {
-  it('knows no user_key upstream yet: 409; 404 and 403 as elsewhere', async () => {
-    const { app } = createHttpRoom()
-    const put = (upstream: string) =>
+  const putTo =
+    (app: ReturnType<typeof createHttpRoom>['app']) =>
+    (upstream: string, body: unknown = { key: 'CNRY-key' }) =>
       app.request(`/api/v1/connections/${upstream}/key`, {
         method: 'PUT',
         headers,
-        body: JSON.stringify({ key: 'CNRY-key' }),
+        body: JSON.stringify(body),
       })
+
+  it('stores the key of the caller: 204 without a body', async () => {
+    const { app, room } = createHttpRoom()
+    const response = await putTo(app)('metrics')
+    expect(response.status).toBe(204)
+    expect(await response.text()).toBe('')
+    expect(room.keys).toEqual([{ person: ada, upstream: 'metrics', key: 'CNRY-key' }])
+  })
+
+  it('refuses what is no key, naming the field and not the text', async () => {
+    const { app, room } = createHttpRoom()
+    const put = putTo(app)
+    for (const key of ['', 'CNRY key ', 'CNRY\nkey', 'CNRY-ü', 'CNRY'.repeat(2100), 7, null]) {
+      const response = await put('metrics', { key })
+      expect(response.status).toBe(400)
+      const text = await response.text()
+      expect(text).not.toContain('CNRY')
+      expect(JSON.parse(text)).toMatchObject({ code: 'invalid_request', field: 'key' })
+    }
+    expect((await put('metrics', { key: 'CNRY', more: 1 })).status).toBe(400)
+    expect((await put('metrics', {})).status).toBe(400)
+    expect(room.keys).toEqual([])
+  })
+
+  it('409 for an upstream that takes none; 404 and 403 as elsewhere', async () => {
+    const { app } = createHttpRoom()
+    const put = putTo(app)
     const response = await put('files')
     expect(response.status).toBe(409)
     const text = await response.text()

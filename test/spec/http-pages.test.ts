@@ -270,6 +270,25 @@ describe('/connections', () => {
     expect(http.room.disconnected).toMatchObject([{ person: ada, upstream: 'files' }])
   })
 
+  it('an upstream that takes a key has a form for it, and what is pasted may bring blanks along', async () => {
+    const http = createHttpRoom()
+    const browser = browserOf(http)
+    const page = await (await browser.get('/connections')).text()
+    expect(page).toContain('action="/connections/metrics/key"')
+    expect(page).toMatch(/<input type="password" name="key"[^>]*autocomplete="off"/)
+    const good = { csrf_token: http.room.csrfOf(ada), key: ' CNRY-key\r\n' }
+    const stored = await browser.post('/connections/metrics/key', good)
+    expect(stored.status).toBe(303)
+    expect(stored.headers.get('location')).toBe('/connections?upstream=metrics&connected=1')
+    expect(http.room.keys).toEqual([{ person: ada, upstream: 'metrics', key: 'CNRY-key' }])
+    expect((await browser.post('/connections/metrics/key', { key: 'CNRY' })).status).toBe(403)
+    const refused = await browser.post('/connections/metrics/key', { ...good, key: 'CNRY ü' })
+    expect(refused.status).toBe(400)
+    expect(await refused.text()).not.toContain('CNRY')
+    expect((await browser.post('/connections/files/key', good)).status).toBe(409)
+    expect(http.room.keys).toHaveLength(1)
+  })
+
   it('its buttons need the token of the form, our origin, and a session', async () => {
     const http = createHttpRoom()
     const browser = browserOf(http)

@@ -99,6 +99,11 @@ function exchanging(name: string): Upstream {
   return { ...of, credential: { ...of.credential, mode: 'token_exchange' } }
 }
 
+function keyed(name: string): Upstream {
+  const of = upstream(name, { displayName: 'Metrics' })
+  return { ...of, credential: { ...of.credential, mode: 'user_key' } }
+}
+
 function service(id: string, more: Partial<Service> = {}): Service {
   return {
     id,
@@ -124,6 +129,7 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
       upstream('files'),
       upstream('calendar', { displayName: '<b>Calendar</b> & Co' }),
       exchanging('ledger'),
+      keyed('metrics'),
       upstream('vault', { allow: { roles: [], users: ['bob'] } }),
     ].map((of) => [of.name, of]),
   )
@@ -163,6 +169,7 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
       upstream: string
       requestId: string
     }[],
+    keys: [] as { person: Person; upstream: string; key: string }[],
     offboarded: [] as { person: PersonId; actor: Actor }[],
     administered: [] as AdministeredConnection[],
     connectionFilters: [] as ConnectionFilter[],
@@ -310,6 +317,9 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
       find: async (_person, of) => viewOf(of),
       async disconnect({ person: of, actor, upstream: from, requestId }) {
         room.disconnected.push({ person: of, actor, upstream: from.name, requestId })
+      },
+      async storeKey({ person: of, upstream: at, key }) {
+        room.keys.push({ person: of, upstream: at.name, key: key.reveal() })
       },
     },
     administration: {

@@ -71,6 +71,18 @@ export interface Connections {
     readonly requestId: string
     readonly startedAt: Date
   }): Promise<void>
+
+  /**
+   * Stores a key of the person's own, in place of any before it; it counts on every replica when this resolves.
+   * @throws BrokerError not_connectable where the upstream takes none
+   */
+  storeKey(options: {
+    readonly person: Person
+    readonly upstream: Upstream
+    readonly key: Secret
+    readonly requestId: string
+    readonly startedAt: Date
+  }): Promise<void>
 }
 
 export type ConnectionView = {

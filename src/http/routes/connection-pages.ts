@@ -10,8 +10,9 @@ import { pageAnswer } from '../page-answer.ts'
 import type { PageCaller, PageRoutes } from '../page-routes.ts'
 import type { HttpServices } from '../services.ts'
 import { upstreamFor } from '../upstream-access.ts'
+import { readKey, requireKeyMode } from '../user-keys.ts'
 
-/** The person's page of connections, and what its two buttons do. */
+/** The person's page of connections, and what its buttons do. */
 export function addConnectionPages(
   app: HttpApp,
   pageRoutes: PageRoutes,
@@ -35,6 +36,20 @@ export function addConnectionPages(
     if (!isConnectable(upstream)) throw new BrokerError('not_connectable')
     const link = await connector.issueLink({ person, upstream, returnTo: undefined })
     return c.redirect(link.url, 303)
+  })
+
+  pageRoutes.post('/connections/:upstream/key', async (c, { session: { person } }, form) => {
+    const upstream = upstreamFor(upstreams, c.req.param('upstream'), person)
+    requireKeyMode(upstream)
+    await connections.storeKey({
+      person,
+      upstream,
+      // What is pasted brings a line break along.
+      key: readKey((form.get('key') ?? '').trim()),
+      requestId: c.get('requestId'),
+      startedAt: c.get('startedAt'),
+    })
+    return c.redirect(`/connections?upstream=${upstream.name}&connected=1`, 303)
   })
 
   pageRoutes.post('/connections/:upstream/disconnect', async (c, { session: { person } }) => {

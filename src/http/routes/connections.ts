@@ -4,6 +4,7 @@ import type { ConnectionView } from '../../core/ports/broker-services.ts'
 import { isReturnTo } from '../../core/return-to.ts'
 import { isConnectable } from '../../core/upstream.ts'
 import { readJson } from '../request-body.ts'
+import { readKey, requireKeyMode } from '../user-keys.ts'
 import type { Routes } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
 import { upstreamFor } from '../upstream-access.ts'
@@ -47,13 +48,17 @@ const connectBody = z
   })
   .openapi('ConnectRequest')
 
+const keyBody = z
+  .strictObject({ key: z.string().describe('Printable ASCII, 8,192 characters at most') })
+  .openapi('KeyRequest')
+
 const connectAnswer = z
   .object({ connect_url: z.url(), expires_at: z.iso.datetime() })
   .openapi('ConnectLink')
 
 const upstreamParameter = z.object({ upstream: z.string() })
 
-/** A person's connections: list, look at, connect, disconnect. */
+/** A person's connections: list, look at, connect, store a key, disconnect. */
 export function addConnectionRoutes(
   routes: Routes,
   services: Pick<
@@ -150,15 +155,31 @@ export function addConnectionRoutes(
       operation: {
         tag: 'Connections',
         summary: 'Store a key of my own',
-        description: 'For upstreams of mode `user_key`, of which this version knows none.',
+        description: 'For upstreams of mode `user_key`. It replaces the one before.',
         params: upstreamParameter,
-        success: { status: 204, description: 'The key is stored.' },
-        refusals: ['unknown_upstream', 'policy_denied', 'not_connectable'],
+        body: { schema: keyBody, required: true },
+        success: { status: 204, description: 'The key is stored, and used on every replica.' },
+        refusals: [
+          'invalid_request',
+          'unknown_upstream',
+          'policy_denied',
+          'not_connectable',
+          'audit_unavailable',
+        ],
       },
     },
-    (c, { person }) => {
-      upstreamFor(upstreams, c.req.param('upstream'), person)
-      throw new BrokerError('not_connectable', { expectation: 'This upstream takes no key.' })
+    async (c, { person }) => {
+      const upstream = upstreamFor(upstreams, c.req.param('upstream'), person)
+      requireKeyMode(upstream)
+      const { key } = await readJson(c, keyBody)
+      await connections.storeKey({
+        person,
+        upstream,
+        key: readKey(key),
+        requestId: c.get('requestId'),
+        startedAt: c.get('startedAt'),
+      })
+      return c.body(null, 204)
     },
   )
 

@@ -43,7 +43,7 @@ describe('what is refused at start', () => {
       'M-C2: an unknown mode, with the known ones',
       credentialWith({ mode: 'token_exchang' }),
       'upstreams.files.credential.mode',
-      /one of oauth_connect, token_exchange, entra_obo; did you mean token_exchange\?$/,
+      /one of oauth_connect, token_exchange, entra_obo, user_key; did you mean token_exchange\?$/,
     ],
     [
       'M-C2: a credential without a mode',
@@ -664,12 +664,6 @@ describe('everything else of the file', () => {
 describe('what does not work yet', () => {
   const later = /is not available in this version yet/
   itRefuses([
-    [
-      'user_key',
-      upstreamWith({ credential: { mode: 'user_key' } }),
-      'upstreams.files.credential.mode',
-      later,
-    ],
     [
       'id_jag',
       {
