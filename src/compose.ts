@@ -7,6 +7,7 @@ import { type AuditRecorder, createAuditRecorder } from './audit/recorder.ts'
 import { uuidV7 } from './audit/uuid-v7.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { createBackgroundRenewals } from './core/background-renewals.ts'
+import { createActivityFeed } from './core/activity-feed.ts'
 import { createAdministration } from './core/administration.ts'
 import type { AuditRecord } from './core/audit-event.ts'
 import { createConnections } from './core/connections.ts'
@@ -60,6 +61,8 @@ import type { KeyCheck } from './sealing/key-check.ts'
 import { createRefreshJournal } from './sealing/refresh-journal.ts'
 import { createWatchedSealer } from './sealing/watched-sealer.ts'
 import { createAcquisitionAttempts } from './storage/acquisition-attempts.ts'
+import { createActivityFeedRecords } from './storage/activity-feed-records.ts'
+import { createActivityReports } from './storage/activity-reports.ts'
 import { createActivityStore } from './storage/activity-store.ts'
 import { createConnectRecords } from './storage/connect-records.ts'
 import { createCredentialRecords } from './storage/credential-records.ts'
@@ -104,6 +107,8 @@ export type ComposedBroker = {
   recover(): Promise<void>
   /** Fetches what the first calls need. Never rejects. */
   warmUp(): Promise<void>
+  /** Ends the answers that would go on for ever. */
+  endStreams(): void
   /**
    * Finishes the requests to authorization servers, `graceMs` at most, then stores what was recorded. After the last request
    * and before the databases close.
@@ -131,6 +136,11 @@ export function compose(options: {
   const metrics = createMetrics({ auditStats: () => recorder.stats() })
   const audit = metrics.countRecords(recorder)
   const activity = createActivityStore(databases.pages)
+  const activityFeed = createActivityFeed({
+    records: createActivityFeedRecords(databases.pages),
+    timer: unheldTimer,
+    pollMs: feedPollMs,
+  })
 
   // Of credentials the resolver tells, which knows the call.
   const watched = createWatchedSealer({
@@ -288,6 +298,8 @@ export function compose(options: {
     connector,
     gateway,
     activity,
+    activityReports: createActivityReports(databases.searches),
+    activityFeed,
     activityProof: proof,
     protectedResources,
     readiness: [
@@ -318,6 +330,7 @@ export function compose(options: {
     proof,
     start: () => background.start(),
     recover: () => refresh.recover(),
+    endStreams: () => activityFeed.stop(),
     async warmUp() {
       await identity.authenticator.probe()
     },
@@ -331,6 +344,9 @@ export function compose(options: {
     },
   }
 }
+
+/** A record shows in a stream within a second of reaching the database. */
+const feedPollMs = 1000
 
 /** Keeps no process alive. */
 const unheldTimer: Timer = {
