@@ -2,12 +2,12 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { type ActivityProof, createActivityProof } from './activity-proof.ts'
+import { createActivityQuestions } from './activity-questions.ts'
 import { createAcquisitionMethods, createAuthorizationClient } from './acquisition/index.ts'
 import { type AuditRecorder, createAuditRecorder } from './audit/recorder.ts'
 import { uuidV7 } from './audit/uuid-v7.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { createBackgroundRenewals } from './core/background-renewals.ts'
-import { createActivityFeed } from './core/activity-feed.ts'
 import { createAdministration } from './core/administration.ts'
 import type { AuditRecord } from './core/audit-event.ts'
 import { createConnections } from './core/connections.ts'
@@ -61,9 +61,6 @@ import type { KeyCheck } from './sealing/key-check.ts'
 import { createRefreshJournal } from './sealing/refresh-journal.ts'
 import { createWatchedSealer } from './sealing/watched-sealer.ts'
 import { createAcquisitionAttempts } from './storage/acquisition-attempts.ts'
-import { createActivityFeedRecords } from './storage/activity-feed-records.ts'
-import { createActivityReports } from './storage/activity-reports.ts'
-import { createActivityStore } from './storage/activity-store.ts'
 import { createConnectRecords } from './storage/connect-records.ts'
 import { createCredentialRecords } from './storage/credential-records.ts'
 import { createCutOffRecords } from './storage/cut-off-records.ts'
@@ -135,12 +132,8 @@ export function compose(options: {
   const recorder = recorderOf(options, clock)
   const metrics = createMetrics({ auditStats: () => recorder.stats() })
   const audit = metrics.countRecords(recorder)
-  const activity = createActivityStore(databases.pages)
-  const activityFeed = createActivityFeed({
-    records: createActivityFeedRecords(databases.pages),
-    timer: unheldTimer,
-    pollMs: feedPollMs,
-  })
+  const questions = createActivityQuestions({ databases, timer: unheldTimer })
+  const { activity, activityFeed } = questions
 
   // Of credentials the resolver tells, which knows the call.
   const watched = createWatchedSealer({
@@ -297,9 +290,7 @@ export function compose(options: {
     }),
     connector,
     gateway,
-    activity,
-    activityReports: createActivityReports(databases.searches),
-    activityFeed,
+    ...questions,
     activityProof: proof,
     protectedResources,
     readiness: [
@@ -344,9 +335,6 @@ export function compose(options: {
     },
   }
 }
-
-/** A record shows in a stream within a second of reaching the database. */
-const feedPollMs = 1000
 
 /** Keeps no process alive. */
 const unheldTimer: Timer = {

@@ -50,6 +50,7 @@ const packageRooms: Readonly<Record<string, readonly string[]>> = {
 /** Files that belong to no room: the edge, the library's face, the wiring. */
 const rootFiles = [
   'activity-proof.ts',
+  'activity-questions.ts',
   'main.ts',
   'index.ts',
   'keys.ts',
