@@ -42,7 +42,7 @@ export type TestBroker = Servers & {
   connect(person: string, account?: string, browser?: ScriptedBrowser): Promise<void>
   /** Rows of the activity table, oldest first, once the given number is there. */
   records(count: number): Promise<readonly ActivityRow[]>
-  /** Sets columns of one connection. */
+  /** Lets the credential of one connection end then; it is left to its next use, so that tests can count requests. */
   age(person: string, upstream: string, set: { expiresInSeconds: number }): Promise<void>
   /** Another broker on the same database, keys and servers, as a replica or after a restart; its memory is empty. */
   startBeside(change?: (config: TestConfig) => void | Promise<void>): Promise<TestBroker>
@@ -164,7 +164,7 @@ async function openTestBroker(
     async age(person, upstream, { expiresInSeconds }) {
       await database.database.sql`
         UPDATE credential SET expires_at = now() + make_interval(secs => ${expiresInSeconds}),
-          obtained_at = now() - interval '1 hour'
+          obtained_at = now() - interval '1 hour', ahead_after = now() + interval '1 hour'
         WHERE user_id = ${person} AND upstream = ${upstream}`
     },
     async startBeside(change) {
