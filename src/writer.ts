@@ -58,7 +58,8 @@ export function openWriter({ databaseUrl, ...setting }: WriterSetting): SpoolWri
   const opened = open()
 
   async function open(): Promise<Database | undefined> {
-    while (!isStopping) {
+    for (;;) {
+      if (isStopping) return undefined
       try {
         return await openDatabase({ url: databaseUrl, pool: 1 })
       } catch (error) {
@@ -69,7 +70,6 @@ export function openWriter({ databaseUrl, ...setting }: WriterSetting): SpoolWri
         })
       }
     }
-    return undefined
   }
 
   const running = opened.then((database) => {

@@ -71,7 +71,8 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
   async function run(): Promise<void> {
     earlier = writersIn(directory).filter((writer) => writer !== options.writer)
     measureLeftovers()
-    while (!isStopping) {
+    for (;;) {
+      if (isStopping) return
       try {
         // In turns, so that neither waits for more than one batch of the other.
         const isOwnBusy = await bringOwn()

@@ -24,7 +24,7 @@ const MOST_REMEMBERED = 50_000
 /** As many as a statement has records, about. */
 const MOST_AT_ONCE = 1000
 
-const uses: ReadonlySet<string> = new Set(['inject', 'acquire', 'refresh'])
+const useActions: ReadonlySet<string> = new Set(['inject', 'acquire', 'refresh'])
 
 const columnAt = Object.fromEntries(
   activityColumns.map((column, index) => [column, index]),
@@ -82,7 +82,7 @@ function keyOf({ issuer, userId, upstream }: CredentialUse): string {
 function useOf(line: ActivityLine): CredentialUse | undefined {
   const values = line.split('\t')
   const valueOf = (column: ActivityColumn) => values[columnAt[column]] ?? ''
-  if (valueOf('outcome') !== 'success' || !uses.has(valueOf('action'))) return undefined
+  if (valueOf('outcome') !== 'success' || !useActions.has(valueOf('action'))) return undefined
   if (valueOf('type') !== 'credential_broker' || valueOf('actor_kind') === 'system') {
     return undefined
   }

@@ -90,7 +90,10 @@ export function createAuditRecorder(options: AuditRecorderOptions): AuditRecorde
     onFault: (code) => log.error({ event: 'activity_spool_failing', code }),
     onRecovered: () => log.info({ event: 'activity_spool_recovered' }),
   })
-  const writer = options.startWriter({ meter, log: { error: onWriterError, info: log.info } })
+  const writer = options.startWriter({
+    meter,
+    log: { error: onWriterError, info: (entry) => log.info(entry) },
+  })
 
   /** Of this turn of the event loop, not written yet. */
   let lines: ActivityLine[] = []

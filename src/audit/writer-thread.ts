@@ -52,6 +52,7 @@ export function startWriterThread(options: {
   }
 
   function tell(message: ToWriter): void {
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has no origin
     worker?.postMessage(message)
   }
 

@@ -367,7 +367,8 @@ describe('flush and stop', () => {
     expect(written.filter((batch) => batch.writer === writer)).toHaveLength(1)
     expect(batches.head(writer)).toMatchObject({ seq: 7, position: 7 })
     expect(batches.head(next.writer)).toMatchObject({ seq: 1, position: 1 })
-    expect(usersOf(batches.stored()).toSorted()).toEqual(['next', ...names(7)])
+    expect(usersOf(batches.stored()).filter((user) => user !== 'next')).toEqual(names(7))
+    expect(usersOf(batches.stored())).toContain('next')
     expect(next.log.entries).toEqual([{ event: 'activity_spool_replayed', writer, records: 7 }])
   })
 
