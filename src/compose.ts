@@ -81,6 +81,7 @@ export type Databases = {
   readonly databaseUrl: Secret
   readonly notices: Notices
   readonly replica: Replicas
+  readonly clock: Clock
   readonly journal: JournalRecords
 }
 
@@ -104,8 +105,6 @@ export type ComposedBroker = {
   recover(): Promise<void>
   /** Fetches what the first calls need. Never rejects. */
   warmUp(): Promise<void>
-  /** Ends the answers that would go on for ever. */
-  endStreams(): void
   /**
    * Finishes the requests to authorization servers, `graceMs` at most, then stores what was recorded. After the last request
    * and before the databases close.
@@ -123,7 +122,8 @@ export function compose(options: {
 }): ComposedBroker {
   const { config, databases, hooks, log } = options
   const { publicUrl, upstreams } = config
-  const clock: Clock = { now: () => new Date() }
+  // The database's: replicas whose own clocks are apart agree by it on when a credential ends.
+  const { clock } = databases
   const http = createHttpClient({ log: log.warn })
   const keyring = keyringOf(config)
   const sealer = createEnvelope(keyring)
@@ -321,7 +321,6 @@ export function compose(options: {
     proof,
     start: () => background.start(),
     recover: () => refresh.recover(),
-    endStreams: () => activityFeed.stop(),
     async warmUp() {
       await identity.authenticator.probe()
     },

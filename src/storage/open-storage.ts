@@ -1,3 +1,4 @@
+import type { Clock } from '../core/ports/clock.ts'
 import type { JournalRecords } from '../core/ports/journal-records.ts'
 import type { Notices } from '../core/ports/notices.ts'
 import type { Secret } from '../core/secret.ts'
@@ -29,6 +30,7 @@ export type Storage = {
   readonly notices: Notices
   /** What is kept in memory, and what the others must know of it. It joins when its memory is there. */
   readonly replica: Replica
+  readonly clock: Clock
   /** Beside the database, under the data directory: what must not be lost while the database is away. */
   readonly journal: JournalRecords
   close(): Promise<void>
@@ -85,7 +87,15 @@ export async function openStorage(options: {
       log,
     })
     opened.push(maintenance.stop)
-    return { ...databases, databaseUrl: url, notices, replica, journal, close }
+    return {
+      ...databases,
+      databaseUrl: url,
+      notices,
+      replica,
+      clock: replica.clock,
+      journal,
+      close,
+    }
   } catch (error) {
     await close()
     throw error

@@ -1,13 +1,17 @@
 import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
+import type { Clock } from '../core/ports/clock.ts'
 import type { Notices } from '../core/ports/notices.ts'
 import type { ReplicaMemory, Replicas } from '../core/ports/replicas.ts'
 import type { Sql } from './connections.ts'
 import type { Beat, Database } from './database.ts'
+import { createDatabaseClock } from './database-clock.ts'
 import { notify } from './notice-channel.ts'
 
 /** This process among the replicas, as its storage knows it. */
 export type Replica = Replicas & {
+  /** The database's, by which replicas agree. */
+  readonly clock: Clock
   /** The heartbeat to open the databases with. It only asks whether they are there until this process has joined. */
   readonly beat: Beat
   /**
@@ -29,6 +33,7 @@ const lookEveryMs = 150
 
 type News = {
   present: boolean
+  now: Date
   id: number | null
   issuer: string | null
   user_id: string | null
@@ -55,6 +60,7 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
   const freshForMs = options.freshForMs ?? defaultFreshForMs
   const ownFreshForMs = freshForMs * ownShare
   const id = randomUUID()
+  const clock = createDatabaseClock()
   const waiting = new Set<Waiting>()
   let state: 'outside' | 'joined' | 'left' = 'outside'
   let memory: ReplicaMemory | undefined
@@ -67,11 +73,12 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
   let wake = () => {}
 
   async function ask(sql: Sql): Promise<'again' | 'later'> {
+    const sent = now()
     if (state !== 'joined') {
-      await sql`select 1`.simple()
+      const [told] = await sql<[{ now: Date }]>`SELECT now() AS now`
+      clock.heard({ sentAtMs: sent.monotonicMs, now: told.now })
       return 'later'
     }
-    const sent = now()
     const said = seen
     const isNews = said > acknowledged
     const rows = await sql<News[]>`
@@ -87,9 +94,12 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
           AND cut_off.issuer = invalidation.issuer AND cut_off.user_id = invalidation.user_id
         WHERE invalidation.id > ${said}
       )
-      SELECT beat.id IS NOT NULL AND (SELECT count(*) FROM told) >= 0 AS present, news.*
+      SELECT beat.id IS NOT NULL AND (SELECT count(*) FROM told) >= 0 AS present, now() AS now, news.*
       FROM (SELECT 1) AS one LEFT JOIN beat ON true LEFT JOIN news ON true
       ORDER BY news.id`
+    if (rows[0] !== undefined) {
+      clock.heard({ sentAtMs: sent.monotonicMs, now: rows[0].now })
+    }
     if (rows[0]?.present !== true) {
       await enter(sql)
       return 'later'
@@ -197,6 +207,7 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
   }
 
   return {
+    clock,
     isFresh() {
       if (heard === undefined) return false
       // The first does not count while the machine sleeps, the second can be set back.
