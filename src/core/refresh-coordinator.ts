@@ -148,9 +148,17 @@ export function createRefreshCoordinator(ports: {
       if (typeof outcome !== 'string') return outcome
       if (outcome === 'claim') continue
       const found = await othersOutcome(work, giveUpAtMs)
-      if (found !== undefined) return found
+      if (found === undefined) continue
+      const { credential } = found
+      if (credential.generation === current.generation || !isEnded(credential)) return found
+      // Renewed elsewhere since this replica last looked, and ended since.
+      return renewInTurn({ ...work, current: credential })
     }
     throw unavailable(1)
+  }
+
+  function isEnded({ expiresAt }: Credential): boolean {
+    return expiresAt !== undefined && expiresAt <= clock.now()
   }
 
   /** The claim failed: another replica is at it, has done it, or the next try is not due. Undefined: it can be claimed now. */
@@ -406,7 +414,7 @@ export function createRefreshCoordinator(ports: {
   /** Whether a refresh token whose answer was lost may be sent again at once. */
   function maySendAgainNow(upstream: Upstream, current: Credential): boolean {
     if (upstream.credential.refreshReuse.kind !== 'strict') return true
-    return current.expiresAt !== undefined && current.expiresAt <= clock.now()
+    return isEnded(current)
   }
 
   function pauseAfter(

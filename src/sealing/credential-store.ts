@@ -59,7 +59,7 @@ export function createCredentialStore(ports: {
       const { sealedRefreshToken, ...claim } = claimed
       try {
         const refreshToken = open(sealedRefreshToken, key, 'refresh_token', generation)
-        return { generation, ...claim, refreshToken }
+        return { generation, ...claim, forced: terms.forced, refreshToken }
       } catch (error) {
         // Nothing was sent. Without this, callers would hear of a lease instead of the fault.
         const { leaseEpoch, failCount } = claim
@@ -90,6 +90,7 @@ export function createCredentialStore(ports: {
         sealedAccessToken: seal(tokens.accessToken, key, 'access_token', generation),
         sealedRefreshToken: seal(refreshToken, key, 'refresh_token', generation),
         expiresAt: tokens.expiresAt,
+        forgetsOld: claim.forced,
       })
       return record && toCredential(record, tokens.accessToken)
     },

@@ -262,7 +262,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
       // The lease is not asked for: a late success of a holder that stood still must win over the next holder's failure.
       const [row] = await run(
         () => sql<CredentialRow[]>`
-          UPDATE credential SET
+          WITH renewed AS (UPDATE credential SET
             generation = ${record.generation}, status = 'connected', reason = NULL,
             scopes = ${textArray(record.scopes)},
             account = coalesce(${record.account ?? null}, account),
@@ -271,7 +271,9 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
             fail_count = 0, next_try_at = NULL, failure = NULL
           WHERE ${isOwn(key)} AND generation = ${fromGeneration}
-          RETURNING ${credentialColumns}, ${tellWaiters(key)}`,
+          RETURNING ${credentialColumns}, ${tellWaiters(key)})
+          ${record.forgetsOld ? sql`, ${invalidation(sql, key, 'renewed')}` : sql``}
+          SELECT * FROM renewed`,
       )
       return row && toRecord(row)
     },

@@ -355,6 +355,7 @@ export function credentialStoreContract(
           leaseEpoch: anyNumber,
           afterLostAnswer: false,
           failCount: 0,
+          forced: false,
           refreshToken: anySecret,
           scopes: ['files:read', 'files:write'],
         })

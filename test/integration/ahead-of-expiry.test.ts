@@ -215,7 +215,7 @@ describe('ahead of expiry, in a broker', () => {
     await used('ada')
     await broker.database.database.sql`DELETE FROM last_use WHERE user_id = 'grace'`
     for (const person of ['ada', 'grace'])
-      await broker.age(person, 'files', { expiresInSeconds: 40 })
+      await broker.age(person, 'files', { expiresInSeconds: 40, ahead: true })
     await forget()
     const replicas = await Promise.all([broker.startBeside(), broker.startBeside()])
     await expect.poll(() => generationOf('ada'), { timeout: 10_000 }).not.toBe(generations.ada)
@@ -249,7 +249,7 @@ describe('ahead of expiry, in a broker', () => {
     const generation = await generationOf('ada', 'reports')
     const before = exchanges()
     await used('ada', 'reports')
-    await broker.age('ada', 'reports', { expiresInSeconds: 40 })
+    await broker.age('ada', 'reports', { expiresInSeconds: 40, ahead: true })
     await forget()
     const replica = await broker.startBeside()
     await expect
@@ -279,7 +279,7 @@ describe('ahead of expiry, in a broker', () => {
       1,
     )
     await used('grace')
-    await broker.age('grace', 'files', { expiresInSeconds: 40 })
+    await broker.age('grace', 'files', { expiresInSeconds: 40, ahead: true })
     await forget()
     const replica = await broker.startBeside()
     const status = async () => {

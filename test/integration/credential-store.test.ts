@@ -180,6 +180,7 @@ describe('the sealing store on PostgreSQL', () => {
       leaseEpoch: 1,
       afterLostAnswer: false,
       failCount: 0,
+      forced: false,
       refreshToken: new Secret('x'),
       scopes,
     }

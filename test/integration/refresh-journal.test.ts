@@ -27,6 +27,7 @@ function refresh(name: string, generation = 7): KeptRefresh {
       leaseEpoch: 3,
       afterLostAnswer: false,
       failCount: 0,
+      forced: false,
       refreshToken: new Secret(`CANARY-RT-${name}`),
       scopes: ['files:read'],
     },

@@ -26,9 +26,9 @@ describe('a renewal over two replicas of one database', () => {
   afterAll(() => broker.stop())
 
   /** Ada, newly connected, with a credential of that age, and two replicas that have not seen it. */
-  async function start(expiresInSeconds: number): Promise<void> {
-    await broker.connect('ada')
-    await broker.age('ada', 'files', { expiresInSeconds })
+  async function start(expiresInSeconds: number, person = 'ada'): Promise<void> {
+    await broker.connect(person)
+    await broker.age(person, 'files', { expiresInSeconds })
     ;[one, other] = await Promise.all([broker.startBeside(), broker.startBeside()])
   }
 
@@ -43,10 +43,10 @@ describe('a renewal over two replicas of one database', () => {
     [...new Set(answers.map(({ status }) => status))].toSorted((a, b) => a - b)
 
   /** So many calls on either replica at once. */
-  const storm = (callers: number, more: Record<string, unknown> = {}) =>
+  const storm = (callers: number, more: Record<string, unknown> = {}, person = 'ada') =>
     Promise.all(
       Array.from({ length: callers }, (_, at) =>
-        (at % 2 === 0 ? one : other).resolveAs('ada', 'files', more),
+        (at % 2 === 0 ? one : other).resolveAs(person, 'files', more),
       ),
     )
 
@@ -67,15 +67,16 @@ describe('a renewal over two replicas of one database', () => {
   })
 
   it('V10: callers whose credential is still good wait for nobody', async () => {
-    await start(30)
+    // Somebody who made no call yet: others' connections are renewed in the background by now.
+    await start(30, 'grace')
     fail({ kind: 'delay', ms: 1500 }, 1)
     const before = received()
-    const answers = await storm(20)
+    const answers = await storm(20, {}, 'grace')
     expect(statuses(answers)).toEqual([200])
     expect(fingerprints(answers).size).toBe(1)
     expect(received()).toBe(before + 1)
     const renewed = async () =>
-      fingerprints([...answers, await other.resolveAs('ada', 'files')]).size
+      fingerprints([...answers, await other.resolveAs('grace', 'files')]).size
     await expect.poll(renewed, { timeout: 5000 }).toBe(2)
     expect(received()).toBe(before + 1)
   })
@@ -92,6 +93,28 @@ describe('a renewal over two replicas of one database', () => {
     expect(fingerprints(answers).size).toBe(1)
     expect(fingerprints([...answers, seen]).size).toBe(2)
     expect(fingerprints([...answers, ...(await storm(4, rejected))]).size).toBe(1)
+    expect(received()).toBe(before + 1)
+  })
+
+  it('what was rejected is forgotten by the other replica as well', async () => {
+    await start(3000)
+    const seen = await one.resolveAs('ada', 'files')
+    await other.resolveAs('ada', 'files')
+    const forced = await one.resolveAs('ada', 'files', { rejected: seen.body['fingerprint'] })
+    const fromOther = async () => (await other.resolveAs('ada', 'files')).body['fingerprint']
+    await expect.poll(fromOther).toBe(forced.body['fingerprint'])
+  })
+
+  it('what another renewed, and what has ended since, is renewed again', async () => {
+    await start(2)
+    await other.resolveAs('ada', 'files')
+    await new Promise((resolve) => setTimeout(resolve, 2000))
+    await one.resolveAs('ada', 'files')
+    await broker.age('ada', 'files', { expiresInSeconds: -1 })
+    const before = received()
+    const answer = await other.resolveAs('ada', 'files')
+    expect(answer.status).toBe(200)
+    expect(Date.parse(String(answer.body['expires_at']))).toBeGreaterThan(Date.now())
     expect(received()).toBe(before + 1)
   })
 

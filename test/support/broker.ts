@@ -42,8 +42,12 @@ export type TestBroker = Servers & {
   connect(person: string, account?: string, browser?: ScriptedBrowser): Promise<void>
   /** Rows of the activity table, oldest first, once the given number is there. */
   records(count: number): Promise<readonly ActivityRow[]>
-  /** Lets the credential of one connection end then; it is left to its next use, so that tests can count requests. */
-  age(person: string, upstream: string, set: { expiresInSeconds: number }): Promise<void>
+  /** Makes one credential older. `ahead`: it may be renewed in the background, which would otherwise be quicker than some tests. */
+  age(
+    person: string,
+    upstream: string,
+    set: { expiresInSeconds: number; ahead?: boolean },
+  ): Promise<void>
   /** Another broker on the same database, keys and servers, as a replica or after a restart; its memory is empty. */
   startBeside(change?: (config: TestConfig) => void | Promise<void>): Promise<TestBroker>
   /**
@@ -161,10 +165,11 @@ async function openTestBroker(
         await new Promise((resolve) => setTimeout(resolve, 50))
       }
     },
-    async age(person, upstream, { expiresInSeconds }) {
+    async age(person, upstream, { expiresInSeconds, ahead = false }) {
       await database.database.sql`
         UPDATE credential SET expires_at = now() + make_interval(secs => ${expiresInSeconds}),
-          obtained_at = now() - interval '1 hour', ahead_after = now() + interval '1 hour'
+          obtained_at = now() - interval '1 hour',
+          ahead_after = CASE WHEN ${ahead} THEN NULL ELSE now() + interval '1 hour' END
         WHERE user_id = ${person} AND upstream = ${upstream}`
     },
     async startBeside(change) {

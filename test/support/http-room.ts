@@ -372,11 +372,6 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
       verifier: { verify: () => room.verify() },
       signer: { keys: async () => room.signingKeys },
     },
-    activityReports: {
-      summarize: async () => [],
-      async *export() {},
-    },
-    activityFeed: { follow: async () => undefined },
     readiness: (['database', 'spool', 'keys'] as const).map((name) => ({
       name,
       isReady: () => room.ready[name],

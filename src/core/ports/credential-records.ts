@@ -34,6 +34,8 @@ export type RenewedCredentialRecord = {
   readonly sealedAccessToken: Uint8Array
   readonly sealedRefreshToken: Uint8Array
   readonly expiresAt: Date | undefined
+  /** Every replica is to forget what it replaces. */
+  readonly forgetsOld: boolean
 }
 
 export type ClaimedRecord = {

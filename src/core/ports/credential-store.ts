@@ -41,6 +41,8 @@ export type RenewalClaim = {
   readonly afterLostAnswer: boolean
   /** Failures in a row before this try. */
   readonly failCount: number
+  /** Callers had named the credential as rejected: no replica is to give it out again once there is another. */
+  readonly forced: boolean
   readonly refreshToken: Secret
   readonly scopes: readonly string[]
 }
