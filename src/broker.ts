@@ -76,6 +76,7 @@ export async function openBroker(
 
   async function stop(): Promise<void> {
     const graceEndsAt = performance.now() + graceMs
+    composed.endStreams()
     await Promise.all(servers.map((server) => server.close(graceMs)))
     await composed.stop(Math.max(0, graceEndsAt - performance.now()))
     await storage.close()

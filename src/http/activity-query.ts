@@ -7,11 +7,19 @@ import {
   auditTypes,
 } from '../core/audit-event.ts'
 import { BrokerError } from '../core/errors.ts'
+import {
+  type ActivityBucket,
+  activityBuckets,
+  type ActivityExportFormat,
+  activityExportFormats,
+  type ActivityGrouping,
+  activityGroupings,
+} from '../core/ports/activity-reports.ts'
 import type { ActivityFilter, ActivityPosition } from '../core/ports/activity-store.ts'
 import { decodeActivityCursor } from './activity-cursor.ts'
 import { parseQueryInstant } from './query-instant.ts'
 
-/** A question to the activity log. */
+/** A question for a page of the activity log. */
 export type ActivityQuery = {
   readonly filter: ActivityFilter
   readonly limit: number
@@ -42,6 +50,9 @@ const expectations: Readonly<Record<string, string>> = {
   until: instantExpectation,
   limit: 'One whole number from 1 to 1000.',
   cursor: 'One `next_cursor` of an earlier answer, unchanged.',
+  bucket: `One of: ${activityBuckets.join(', ')}.`,
+  group_by: oneOf(activityGroupings),
+  format: `One of: ${activityExportFormats.join(', ')}.`,
 }
 
 function oneOf(words: readonly string[]): string {
@@ -73,8 +84,7 @@ const instant = z
   .transform((text, context) => parseQueryInstant(text) ?? refuse(context))
   .optional()
 
-/** The query of `GET /api/v1/activity` (docs/rest.md). */
-export const activityQuery = z.strictObject({
+const filters = {
   type: anyOf(z.enum(auditTypes), 'What kind of record.'),
   user_id: anyOf(id, 'Whose credential it was.'),
   issuer: anyOf(id, 'Of which issuer that person is.'),
@@ -93,6 +103,11 @@ export const activityQuery = z.strictObject({
     type: 'string',
     description: 'Before this instant (RFC 3339) or date.',
   }),
+}
+
+/** The query of a page. */
+export const activityQuery = z.strictObject({
+  ...filters,
   limit: z
     .string()
     .regex(/^(?:[1-9]\d{0,2}|1000)$/)
@@ -106,32 +121,102 @@ export const activityQuery = z.strictObject({
     .openapi({ type: 'string', description: '`next_cursor` of the page before.' }),
 })
 
+/** The query of what takes filters alone. */
+export const activityFilterQuery = z.strictObject(filters)
+
+export const activitySummaryQuery = z.strictObject({
+  ...filters,
+  bucket: z
+    .enum(activityBuckets)
+    .default('1h')
+    .describe('How long each bucket is; they begin at whole ones of UTC.'),
+  group_by: z
+    .array(z.enum(activityGroupings))
+    .min(1)
+    .max(activityGroupings.length)
+    .optional()
+    .describe('Count these apart.'),
+})
+
+export const activityExportQuery = z.strictObject({
+  ...filters,
+  format: z.enum(activityExportFormats).default('ndjson').describe('One record a line.'),
+})
+
 /** Parameters of which a second one is refused; all others may be repeated. */
-const onceOnly: ReadonlySet<string> = new Set(['since', 'until', 'limit', 'cursor'])
+const onceOnly: ReadonlySet<string> = new Set([
+  'since',
+  'until',
+  'limit',
+  'cursor',
+  'bucket',
+  'format',
+])
 
 function refuse(context: z.RefinementCtx): never {
   context.addIssue({ code: 'custom' })
   return z.NEVER
 }
 
-/** Reads the query of an activity search. @throws BrokerError invalid_request naming the parameter. */
+/** Reads the query for a page. @throws BrokerError invalid_request naming the parameter. */
 export function parseActivityQuery(params: URLSearchParams): ActivityQuery {
+  const { limit, cursor, ...rest } = read(activityQuery, params)
+  return { filter: filterOf(rest), limit, after: cursor }
+}
+
+/** Reads the query of what takes filters alone. @throws BrokerError invalid_request naming the parameter. */
+export function parseActivityFilter(params: URLSearchParams): ActivityFilter {
+  return filterOf(read(activityFilterQuery, params))
+}
+
+/** What is to be counted, and how. */
+export type ActivitySummaryQuery = {
+  readonly filter: ActivityFilter
+  readonly bucket: ActivityBucket
+  readonly groupBy: readonly ActivityGrouping[]
+}
+
+/** @throws BrokerError invalid_request naming the parameter. */
+export function parseActivitySummaryQuery(params: URLSearchParams): ActivitySummaryQuery {
+  const { bucket, group_by, ...rest } = read(activitySummaryQuery, params)
+  const filter = filterOf(rest)
+  const { since, until } = filter
+  if (since !== undefined && until !== undefined && since >= until) {
+    throw new BrokerError('invalid_request', { field: 'until', expectation: 'Later than `since`.' })
+  }
+  return { filter, bucket, groupBy: [...new Set(group_by)] }
+}
+
+/** @throws BrokerError invalid_request naming the parameter. */
+export function parseActivityExportQuery(params: URLSearchParams): {
+  readonly filter: ActivityFilter
+  readonly format: ActivityExportFormat
+} {
+  const { format, ...rest } = read(activityExportQuery, params)
+  return { filter: filterOf(rest), format }
+}
+
+function read<Query extends z.ZodObject>(query: Query, params: URLSearchParams): z.output<Query> {
   const input: Record<string, string | string[] | undefined> = {}
   for (const name of new Set(params.keys())) {
-    if (!Object.hasOwn(expectations, name)) throw unknownParameter(name)
+    if (!Object.hasOwn(query.shape, name)) throw unknownParameter(name)
     const values = params.getAll(name)
     if (!onceOnly.has(name)) input[name] = values.flatMap((value) => value.split(','))
     else if (values.length === 1) input[name] = values[0]
     else throw badValue(name)
   }
-  const result = activityQuery.safeParse(input)
+  const result = query.safeParse(input)
   if (!result.success) throw badValue(String(result.error.issues[0]?.path[0]))
-  const { user_id, request_id, actor_id, limit, cursor, ...rest } = result.data
-  return {
-    filter: { ...rest, userId: user_id, requestId: request_id, actorId: actor_id },
-    limit,
-    after: cursor,
-  }
+  return result.data
+}
+
+function filterOf({
+  user_id,
+  request_id,
+  actor_id,
+  ...rest
+}: z.output<typeof activityFilterQuery>): ActivityFilter {
+  return { ...rest, userId: user_id, requestId: request_id, actorId: actor_id }
 }
 
 function unknownParameter(name: string): BrokerError {

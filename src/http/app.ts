@@ -10,6 +10,8 @@ import { createProblems } from './problem.ts'
 import { addActivityRoutes } from './routes/activity.ts'
 import { addActivityPage } from './routes/activity-page.ts'
 import { addActivityProofRoutes } from './routes/activity-proof.ts'
+import { addActivityReportRoutes } from './routes/activity-reports.ts'
+import { addActivityStreamRoute } from './routes/activity-stream.ts'
 import { addAdministrationRoutes } from './routes/administration.ts'
 import { addAssetRoutes } from './routes/assets.ts'
 import { addConnectRoutes } from './routes/connect.ts'
@@ -58,6 +60,8 @@ export function createApp(services: HttpServices): HttpApp {
   addMeRoutes(routes)
   // Before the records, whose ids would match their paths.
   addActivityProofRoutes(routes, services)
+  addActivityReportRoutes(routes, services)
+  addActivityStreamRoute(routes, services)
   addActivityRoutes(routes, services)
   addGatewayRoutes(app, services)
   addHealthRoutes(routes, services, problems)

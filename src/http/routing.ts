@@ -39,6 +39,7 @@ export type Operation = {
   readonly description?: string
   readonly params?: z.ZodObject
   readonly query?: z.ZodObject
+  readonly headers?: z.ZodObject
   readonly body?: { readonly schema: z.ZodType; readonly required: boolean }
   readonly success: {
     readonly status: 200 | 201 | 204
@@ -53,7 +54,12 @@ export type Operation = {
 export type Routes = {
   add<Kind extends keyof CallerOf>(
     route: Route<Kind>,
-    handler: (c: HttpContext, caller: CallerOf[Kind]) => Response | Promise<Response>,
+    /** `again` finds the caller once more, for answers that take so long that a right may end meanwhile. */
+    handler: (
+      c: HttpContext,
+      caller: CallerOf[Kind],
+      again: () => Promise<CallerOf[Kind]>,
+    ) => Response | Promise<Response>,
   ): void
 }
 
@@ -71,9 +77,10 @@ export function createRoutes(app: HttpApp, callers: Callers): Routes {
   return {
     add(route, handler) {
       describeRoute(app, route)
-      app.on(route.method, routingPath(route.path), async (c) =>
-        handler(c, await findCaller[route.caller](c)),
-      )
+      app.on(route.method, routingPath(route.path), async (c) => {
+        const find = async () => findCaller[route.caller](c)
+        return handler(c, await find(), find)
+      })
     },
   }
 }
@@ -89,7 +96,7 @@ export function describeRoute(
   },
 ): void {
   const { operation } = route
-  const { success, params, query, body } = operation
+  const { success, params, query, headers, body } = operation
   app.openAPIRegistry.registerPath({
     method: route.method,
     path: route.path,
@@ -100,6 +107,7 @@ export function describeRoute(
     request: {
       ...(params === undefined ? {} : { params }),
       ...(query === undefined ? {} : { query }),
+      ...(headers === undefined ? {} : { headers }),
       ...(body === undefined
         ? {}
         : {

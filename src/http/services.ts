@@ -2,6 +2,8 @@ import type { Person } from '../core/caller.ts'
 import type { ActivityVerifier } from '../core/ports/activity-proof.ts'
 import type { ActivitySigner } from '../core/ports/activity-signer.ts'
 import type { Administration } from '../core/ports/administration.ts'
+import type { ActivityFeed } from '../core/activity-feed.ts'
+import type { ActivityReports } from '../core/ports/activity-reports.ts'
 import type { ActivityStore } from '../core/ports/activity-store.ts'
 import type { Authenticator, SignIn } from '../core/ports/authenticator.ts'
 import type {
@@ -37,6 +39,8 @@ export type HttpServices = {
   readonly connector: OAuthConnector
   readonly gateway: Gateway
   readonly activity: ActivityStore
+  readonly activityReports: ActivityReports
+  readonly activityFeed: Pick<ActivityFeed, 'follow'>
   readonly activityProof: {
     readonly verifier: ActivityVerifier
     readonly signer: Pick<ActivitySigner, 'keys'>

@@ -372,6 +372,11 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
       verifier: { verify: () => room.verify() },
       signer: { keys: async () => room.signingKeys },
     },
+    activityReports: {
+      summarize: async () => [],
+      async *export() {},
+    },
+    activityFeed: { follow: async () => undefined },
     readiness: (['database', 'spool', 'keys'] as const).map((name) => ({
       name,
       isReady: () => room.ready[name],

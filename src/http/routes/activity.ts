@@ -1,42 +1,17 @@
 import { z } from '@hono/zod-openapi'
-import {
-  auditActions,
-  auditMethods,
-  auditOutcomes,
-  auditReasons,
-  auditTypes,
-} from '../../core/audit-event.ts'
 import type { Person } from '../../core/caller.ts'
 import { BrokerError } from '../../core/errors.ts'
-import type { ActivityPage, ActivityRecord } from '../../core/ports/activity-store.ts'
+import type { ActivityPage } from '../../core/ports/activity-store.ts'
 import { encodeActivityCursor } from '../activity-cursor.ts'
+import { activityRecord, activityRecordJson } from '../activity-json.ts'
 import { type ActivityQuery, activityQuery, parseActivityQuery } from '../activity-query.ts'
 import type { HttpContext } from '../http-env.ts'
 import type { Routes } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
 
-const record = z
-  .object({
-    id: z.uuid(),
-    occurred_at: z.iso.datetime(),
-    request_id: z.uuid(),
-    type: z.enum(auditTypes),
-    user_id: z.string().nullable(),
-    issuer: z.string().nullable(),
-    actor: z.object({ kind: z.enum(['user', 'service', 'admin', 'system']), id: z.string() }),
-    upstream: z.string().nullable(),
-    action: z.enum(auditActions),
-    method: z.enum(auditMethods),
-    outcome: z.enum(auditOutcomes),
-    reason: z.enum(auditReasons).nullable(),
-    duration_ms: z.number(),
-    details: z.object({ identity: z.enum(['token', 'asserted']).nullable().optional() }),
-  })
-  .openapi('ActivityRecord')
-
 const page = z
   .object({
-    items: z.array(record),
+    items: z.array(activityRecord),
     next_cursor: z.string().nullable().describe('`cursor` of the next page; null on the last'),
   })
   .openapi('ActivityPage')
@@ -82,7 +57,7 @@ export function addActivityRoutes(routes: Routes, services: Pick<HttpServices, '
         success: {
           status: 200,
           description: 'The record.',
-          content: { type: 'application/json', schema: record },
+          content: { type: 'application/json', schema: activityRecord },
         },
         refusals: ['not_found'],
       },
@@ -91,7 +66,7 @@ export function addActivityRoutes(routes: Routes, services: Pick<HttpServices, '
       const id = c.req.param('id') ?? ''
       const found = uuid.test(id) ? await activity.find(id.toLowerCase()) : undefined
       if (found === undefined) throw new BrokerError('not_found')
-      return c.json(recordJson(found))
+      return c.json(activityRecordJson(found))
     },
   )
 
@@ -134,31 +109,7 @@ function asksAbout({ filter }: ActivityQuery, person: Person): boolean {
 
 function pageJson({ records, next }: ActivityPage): z.input<typeof page> {
   return {
-    items: records.map(recordJson),
+    items: records.map(activityRecordJson),
     next_cursor: next === undefined ? null : encodeActivityCursor(next),
   }
-}
-
-function recordJson(found: ActivityRecord): z.input<typeof record> {
-  return {
-    id: found.id,
-    occurred_at: found.occurredAt.toISOString(),
-    request_id: found.requestId,
-    type: found.type,
-    user_id: found.userId,
-    issuer: found.issuer,
-    actor: { kind: found.actor.kind, id: found.actor.id },
-    upstream: found.upstream,
-    action: found.action,
-    method: found.method,
-    outcome: found.outcome,
-    reason: found.reason,
-    duration_ms: found.durationMs,
-    details: detailsJson(found),
-  }
-}
-
-/** Each type has its own fields; those of a type are always there, null without a value. */
-function detailsJson({ type, details }: ActivityRecord): z.input<typeof record>['details'] {
-  return type === 'credential_broker' ? { identity: details.identity ?? null } : details
 }
