@@ -105,6 +105,8 @@ export type ComposedBroker = {
   recover(): Promise<void>
   /** Fetches what the first calls need. Never rejects. */
   warmUp(): Promise<void>
+  /** Ends the answers that would go on for ever. */
+  endStreams(): void
   /**
    * Finishes the requests to authorization servers, `graceMs` at most, then stores what was recorded. After the last request
    * and before the databases close.
@@ -321,6 +323,7 @@ export function compose(options: {
     proof,
     start: () => background.start(),
     recover: () => refresh.recover(),
+    endStreams: () => activityFeed.stop(),
     async warmUp() {
       await identity.authenticator.probe()
     },
