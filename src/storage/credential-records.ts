@@ -1,4 +1,5 @@
 import type postgres from 'postgres'
+import type { PersonId } from '../core/caller.ts'
 import type { ConnectionReason, CredentialKey } from '../core/credential.ts'
 import { leaseSeconds } from '../core/lease.ts'
 import type {
@@ -112,6 +113,14 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     DELETE FROM acquisition_attempt
     WHERE issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}`
 
+  /** A call that came in before its person was cut off must leave nothing behind afterwards. */
+  const isCutOff = (person: PersonId) => sql`
+    EXISTS (
+      SELECT FROM cut_off
+      WHERE cut_off.issuer = ${person.issuer} AND cut_off.user_id = ${person.userId}
+        AND returned_at IS NULL
+    )`
+
   const newColumns = sql`
     issuer, user_id, upstream, generation, status, method, scopes, audience, account,
     authorization_server, client_id, resource, access_token, refresh_token,
@@ -169,7 +178,8 @@ export function createCredentialRecords(database: Database): CredentialRecords {
       const [row] = await run(
         () => sql<CredentialRow[]>`
           WITH stored AS (
-            INSERT INTO credential (${newColumns}) VALUES (${newValues(key, record)})
+            INSERT INTO credential (${newColumns}) SELECT ${newValues(key, record)}
+            WHERE NOT ${isCutOff(key)}
             ON CONFLICT (issuer, user_id, upstream) DO UPDATE SET ${replacement}
             WHERE credential.generation < excluded.generation
             RETURNING ${credentialColumns}, ${tellWaiters(key)}
@@ -192,6 +202,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             RETURNING name
           ), stored AS (
             INSERT INTO credential (${newColumns}) SELECT ${newValues(key, record)} FROM attempt
+            WHERE NOT ${isCutOff(key)}
             ON CONFLICT (issuer, user_id, upstream) DO UPDATE SET ${replacement}
             RETURNING ${credentialColumns}, ${tellWaiters(key)}
           )

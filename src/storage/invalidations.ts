@@ -3,7 +3,7 @@ import type { Sql } from './connections.ts'
 import { notify } from './notice-channel.ts'
 
 /**
- * Two CTEs, to stand last in the WITH of the statement that changes what replicas keep in memory: they get told with its commit, or
+ * CTEs, to stand last in the WITH of the statement that changes what replicas keep in memory: they get told with its commit, or
  * not at all. `changed` is the CTE that changes the rows. It comes first, so that whoever holds the counter waits for nobody, and the
  * counter is held until the commit, so that ids become visible in their order. `onlyIfAny`: nothing is told where it changed none.
  */
@@ -23,5 +23,12 @@ export function invalidation(
       INSERT INTO invalidation (id, issuer, user_id, upstream)
       SELECT last, ${issuer}::text, ${userId}::text, ${upstream ?? null}::text FROM counted
       RETURNING ${notify(sql, 'invalidation', 'made')}
+    ),
+    -- A few with each new one, so that whoever removes again and again fills no table. As in the maintenance.
+    outdated AS (
+      DELETE FROM invalidation WHERE id IN (
+        SELECT id FROM invalidation
+        WHERE created_at < now() - interval '1 minute' AND id <= ALL (SELECT seen FROM replica)
+        ORDER BY id LIMIT 3 FOR UPDATE SKIP LOCKED)
     )`
 }

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createCredentialRecords } from '../../src/storage/credential-records.ts'
 import { endpoints } from '../support/authorization-server.ts'
 import { answerSandboxPages, createBrowser } from '../support/browser.ts'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
@@ -179,6 +180,54 @@ describe('administration, on two replicas', () => {
     expect(signedIn.url.pathname).toBe('/connections')
   }
 
+  it('V22: what is under way at that moment leaves nothing behind: its token is revoked, not stored', async () => {
+    await nextSecond()
+    await here.connect('ada')
+    await here.age('ada', 'files', { expiresInSeconds: -1 })
+    await here.call('DELETE', '/api/v1/connections/reports', 'ada')
+    here.authorizationServer.fail(endpoints.token, { kind: 'delay', ms: 500 }, 1)
+    here.identityProvider.fail(endpoints.token, { kind: 'delay', ms: 500 }, 1)
+    const asked = [here.authorizationServer, here.identityProvider].map(
+      (server) => [server, server.received(endpoints.token).length] as const,
+    )
+    const token = await here.tokenOf('ada')
+    const calls = [
+      there.resolve({ upstream: 'files', subject_token: token }),
+      there.resolve({ upstream: 'reports', subject_token: token }),
+    ]
+    for (const [server, before] of asked) {
+      await expect.poll(() => server.received(endpoints.token).length).toBeGreaterThan(before)
+    }
+    expect((await offboard('ada')).status).toBe(204)
+    const answers = await Promise.all(calls)
+    expect(answers.map(({ status }) => status)).toEqual([403, 403])
+    const { sql } = here.database.database
+    expect((await sql`SELECT 1 FROM credential WHERE user_id = 'ada'`).count).toBe(0)
+    expect((await sql`SELECT 1 FROM acquisition_attempt WHERE user_id = 'ada'`).count).toBe(0)
+  })
+
+  it('V22: a call that came in before leaves nothing behind afterwards either', async () => {
+    const records = createCredentialRecords(here.database.database)
+    const person = { issuer: here.identityProvider.issuer, userId: 'ada' }
+    const binding = { authorizationServer: 'x', clientId: 'x', resource: undefined }
+    const stored = await records.put(
+      { ...person, upstream: 'reports' },
+      {
+        generation: await records.nextGeneration(),
+        method: 'token_exchange',
+        scopes: [],
+        audience: undefined,
+        account: undefined,
+        binding,
+        sealedAccessToken: Buffer.from('sealed'),
+        sealedRefreshToken: undefined,
+        expiresAt: undefined,
+        renewed: false,
+      },
+    )
+    expect(stored).toBeUndefined()
+  })
+
   it('a replica that starts later knows who was cut off', async () => {
     const oldToken = await here.tokenOf('grace')
     expect((await offboard('grace')).status).toBe(204)
@@ -218,7 +267,7 @@ describe('administration, on two replicas', () => {
     expect((await ask(there, 'reports')).status).toBe(200)
     const { sql } = here.database.database
     const disconnects = () => sql`
-      SELECT type, actor_kind, actor_id, user_id, upstream, outcome FROM activity WHERE action = 'disconnect'`
+      SELECT type, actor_kind, actor_id, user_id, upstream, outcome FROM activity WHERE action = 'disconnect' AND user_id = 'grace'`
     await expect.poll(disconnects, { timeout: 4000 }).toEqual([
       {
         type: 'credential_broker',
