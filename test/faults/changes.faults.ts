@@ -49,6 +49,24 @@ describe('while a refresh is under way', () => {
     )
   }
 
+  scenario(
+    'V7: other columns of the row are written: the new tokens are stored all the same',
+    {},
+    async (scene) => {
+      const [first, second] = scene.replicas
+      const person = await scene.person()
+      const held = holdNext(scene)
+      const call = person.resolve(first)
+      await held.arrived
+      await scene.database.database.sql`
+      UPDATE credential SET scopes = '{files:write}', account = 'changed' WHERE user_id = ${person.id}`
+      held.letGo()
+      expect((await call).status).toBe(200)
+      expect((await person.resolve(second)).accessToken).not.toBe(person.accessToken)
+      return scene.finish({ requests: 1, lost: 0, saw: ['200'] })
+    },
+  )
+
   scenario('V23: the person connects anew: what the connect brought stays', {}, async (scene) => {
     const [first, second] = scene.replicas
     const person = await scene.person()

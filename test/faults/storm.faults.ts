@@ -4,13 +4,13 @@ import { some } from './support/scene.ts'
 
 describe('V1: a storm', () => {
   scenario(
-    '4 replicas, 400 callers for one person whose credential has ended, 100 times',
+    '4 replicas, 300 callers for one person whose credential has ended, 100 times',
     { replicas: 4, latencyMs: 100 },
     async (scene) => {
       const counts: number[] = []
       for (let round = 0; round < 100; round += 1) {
         const person = await scene.person()
-        const outcomes = await person.storm(400, scene.replicas)
+        const outcomes = await person.storm(300, scene.replicas)
         const values = new Set(outcomes.map(({ accessToken }) => accessToken))
         expect(values.size, `round ${round}`).toBe(1)
         counts.push(scene.server.grant(person.id).requests)
@@ -47,17 +47,17 @@ describe('V1: a storm', () => {
   )
 
   scenario(
-    'V2: 600 people end at the same second',
+    'V2: 300 people end at the same second',
     { replicas: 3, latencyMs: 50 },
     async (scene) => {
-      const people = await Promise.all(Array.from({ length: 600 }, () => scene.person()))
+      const people = await Promise.all(Array.from({ length: 300 }, () => scene.person()))
       await Promise.all(
         people.flatMap((person, index) => [
           person.resolve(scene.replicas[index % 3]),
           person.resolve(scene.replicas[(index + 1) % 3]),
         ]),
       )
-      return scene.finish({ requests: 600, lost: 0, saw: ['200'] })
+      return scene.finish({ requests: 300, lost: 0, saw: ['200'] })
     },
   )
 

@@ -215,4 +215,28 @@ describe('the token endpoint', () => {
     await Promise.all(people.map((person) => person.untilSettled(scene.replicas[1])))
     return scene.finish({ requests: 60, lost: 0, saw: passing })
   })
+
+  scenario(
+    'V20: every second request fails: no failure causes more than one request more',
+    {},
+    async (scene) => {
+      const people = await Promise.all(Array.from({ length: 40 }, () => scene.person()))
+      let arrived = 0
+      let failed = 0
+      scene.server.always((visit) => {
+        arrived += 1
+        if (arrived % 2 === 0) return visit.send(visit.consume())
+        failed += 1
+        return visit.send(json(500, {}))
+      })
+      await Promise.all(
+        people.map(async (person, index) => {
+          await person.storm(6, scene.replicas)
+          expect((await person.untilSettled(scene.replicas[index % 2])).status).toBe(200)
+        }),
+      )
+      expect(scene.server.requests()).toBe(people.length + failed)
+      return scene.finish({ requests: [40, 400], lost: 0, saw: passing })
+    },
+  )
 })

@@ -27,8 +27,17 @@ export async function startPrivatePostgres(): Promise<PrivatePostgres> {
     url: url.reveal(),
     database,
     async signal(signal) {
-      const file = await readFile(join(paths.cluster, 'postmaster.pid'), 'utf8')
-      process.kill(Number(file.split('\n')[0]), signal)
+      for (let tries = 100; ; tries -= 1) {
+        try {
+          // The file of one that is gone is there until the next one is up.
+          const file = await readFile(join(paths.cluster, 'postmaster.pid'), 'utf8')
+          process.kill(Number(file.split('\n')[0]), signal)
+          return
+        } catch (error) {
+          if (tries === 0) throw error
+          await new Promise((resolve) => setTimeout(resolve, 100))
+        }
+      }
     },
     async drop() {
       await database.close()
