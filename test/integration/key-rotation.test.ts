@@ -103,4 +103,4 @@ it('S6: a key is replaced on two brokers while everybody calls: no call fails, n
   const refreshes = await sql`
     SELECT FROM activity WHERE action = 'refresh' AND outcome = 'success' AND upstream = 'files'`
   expect(refreshes.length).toBeGreaterThan(2)
-})
+}, 60_000)
