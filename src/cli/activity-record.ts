@@ -1,5 +1,7 @@
 import * as z from 'zod'
-import { renderCsv, renderTable } from './terminal-text.ts'
+import { CommandFailure } from './cli-error.ts'
+import type { CliOutput } from './services.ts'
+import { printableJson, renderCsv, renderTable } from './terminal-text.ts'
 
 // Only these fields are read, so nothing else that an answer might hold can be printed.
 export const activityRecord = z.object({
@@ -58,28 +60,108 @@ function cellsOf(record: PrintedRecord): Record<(typeof columns)[number], string
 }
 
 export function recordsAsCsv(records: readonly PrintedRecord[]): string {
-  const rows = records.map((record) => {
-    const cells = cellsOf(record)
-    return columns.map((column) => cells[column])
-  })
-  return renderCsv([columns, ...rows])
+  return renderCsv([columns, ...records.map(rowOf)])
 }
 
-export function recordsAsTable(records: readonly PrintedRecord[]): string {
-  return renderTable(
-    ['TIME', 'PERSON', 'UPSTREAM', 'ACTION', 'METHOD', 'OUTCOME', 'REASON', 'ACTOR', 'ID'],
-    records.map((record) => [
-      record.occurred_at,
-      record.user_id,
-      record.upstream,
-      record.action,
-      record.method,
-      record.outcome,
-      record.reason,
-      `${record.actor.kind}:${record.actor.id}`,
-      record.id,
-    ]),
-  )
+function rowOf(record: PrintedRecord): readonly (string | null)[] {
+  const cells = cellsOf(record)
+  return columns.map((column) => cells[column])
+}
+
+const tableHead = [
+  'TIME',
+  'PERSON',
+  'UPSTREAM',
+  'ACTION',
+  'METHOD',
+  'OUTCOME',
+  'REASON',
+  'ACTOR',
+  'ID',
+] as const
+
+function tableRow(record: PrintedRecord): readonly (string | null)[] {
+  return [
+    record.occurred_at,
+    record.user_id,
+    record.upstream,
+    record.action,
+    record.method,
+    record.outcome,
+    record.reason,
+    `${record.actor.kind}:${record.actor.id}`,
+    record.id,
+  ]
+}
+
+/** Cut to the terminal, where there is one; not its time and id, by which a record is found again. */
+export function recordsAsTable(
+  records: readonly PrintedRecord[],
+  terminalColumns: number | undefined,
+): string {
+  return renderTable(tableHead, records.map(tableRow), {
+    columns: terminalColumns,
+    whole: ['TIME', 'ID'],
+  })
+}
+
+/** Prints records one after the other, however many there are. */
+export function createRecordPrinter(
+  format: 'table' | 'json' | 'ndjson' | 'csv',
+  { out, columns: terminal }: Pick<CliOutput, 'out' | 'columns'>,
+): { readonly print: (record: PrintedRecord) => void; readonly end: () => void } {
+  let printed = 0
+  if (format === 'csv') out(renderCsv([columns]))
+  const print = {
+    csv: (record: PrintedRecord) => out(renderCsv([rowOf(record)])),
+    ndjson: (record: PrintedRecord) => out(`${printableJson(record, 0)}\n`),
+    json: (record: PrintedRecord) => out(`${printed === 0 ? '[' : ','}\n${printableJson(record)}`),
+    table(record: PrintedRecord) {
+      // Widths are not known before the end, so they are those of what is usual.
+      const table = renderTable(tableHead, [usualRow, tableRow(record)], {
+        columns: terminal,
+        whole: ['TIME', 'ID'],
+      })
+      const [head, , row] = table.split('\n')
+      out(`${printed === 0 ? `${head ?? ''}\n` : ''}${row ?? ''}\n`)
+    },
+  }[format]
+  return {
+    print(record) {
+      print(record)
+      printed += 1
+    },
+    end() {
+      if (format === 'json') out(printed === 0 ? '[]\n' : '\n]\n')
+    },
+  }
+}
+
+const usualRow = [
+  '2026-11-21T12:00:00.000Z',
+  'a-person-of-usual',
+  'an-upstream',
+  'disconnect',
+  'token_exchange',
+  'failure',
+  'credential_expired',
+  'service:a-proxy',
+  '01a1fdfa-46fa-7000-8000-0123456789ab',
+]
+
+/** @throws CommandFailure when it is none. */
+export function parseRecord(json: string): PrintedRecord {
+  const found = activityRecord.safeParse(parseJson(json))
+  if (found.success) return found.data
+  throw new CommandFailure('The answer is not one of onbehalf. Is --url the address of the broker?')
+}
+
+function parseJson(json: string): unknown {
+  try {
+    return JSON.parse(json)
+  } catch {
+    return undefined
+  }
 }
 
 /** One record, a field a line. */

@@ -10,6 +10,7 @@ import { type Command, type CommandContext, exitCodes } from './command.ts'
 import { configOption, withConfiguration } from './config-file.ts'
 import { splitLines } from './lines.ts'
 import { outputOption, readFormat } from './output-format.ts'
+import { clearLine, progressBar } from './progress-bar.ts'
 import { printable, printableJson, renderCsv } from './terminal-text.ts'
 
 const formats = ['table', 'json', 'ndjson', 'csv'] as const
@@ -68,7 +69,7 @@ Keep the latter where whoever can write the database cannot: --checkpoints compa
     const format = readFormat(context, formats)
     const { isWatched, err } = context.output
     const clear = () => {
-      if (isWatched) err('\r\u001b[K')
+      if (isWatched) err(clearLine)
     }
     if (asksBroker(context)) {
       if (isWatched) err('The broker is checking …')
@@ -181,22 +182,6 @@ function placeOf({ seq, through }: ActivityFinding): string {
 
 function count(number: number, of: string): string {
   return `${number} ${of}${number === 1 ? '' : 's'}`
-}
-
-const barWidth = 30
-const redrawMs = 100
-
-function progressBar(write: (text: string) => void): (done: number, total: number) => void {
-  let drawnAt = 0
-  return (done, total) => {
-    const now = Date.now()
-    if (now - drawnAt < redrawMs) return
-    drawnAt = now
-    const share = total === 0 ? 1 : Math.min(1, done / total)
-    const filled = Math.round(share * barWidth)
-    const bar = '#'.repeat(filled) + '-'.repeat(barWidth - filled)
-    write(`\r[${bar}] ${String(Math.floor(share * 100)).padStart(3)}%  ${done} of ${total} records`)
-  }
 }
 
 /** Lines of the file, read as they are needed: it may be the log of years. */

@@ -43,7 +43,7 @@ Next: \`onbehalf activity show ID\` shows one with every field.`,
     const answer = await openBrokerApi(context).get(`${path}?${query.toString()}`, page)
     if (format === 'json') output.out(`${printableJson(answer)}\n`)
     else if (format === 'table' && answer.items.length === 0) output.out('There are no records.\n')
-    else output.out(renderRecords[format](answer.items))
+    else output.out(renderRecords[format](answer.items, output.columns))
     if (format !== 'json' && answer.next_cursor !== null) {
       output.err(`There are more: --cursor ${printable(answer.next_cursor)}\n`)
     }
@@ -52,7 +52,10 @@ Next: \`onbehalf activity show ID\` shows one with every field.`,
 }
 
 const renderRecords: Readonly<
-  Record<'table' | 'ndjson' | 'csv', (records: readonly PrintedRecord[]) => string>
+  Record<
+    'table' | 'ndjson' | 'csv',
+    (records: readonly PrintedRecord[], columns?: number) => string
+  >
 > = {
   table: recordsAsTable,
   ndjson: (records) => records.map((record) => `${printableJson(record, 0)}\n`).join(''),

@@ -25,7 +25,7 @@ export interface BrokerApi {
   post<Answer>(path: string, body: object, answer: z.ZodType<Answer>): Promise<Answer>
   delete(path: string): Promise<void>
   /** The lines of an answer that may take long, as they come. @throws CommandFailure as above, and when nothing comes for a minute. */
-  lines(path: string): AsyncIterable<string>
+  lines(path: string, headers?: Readonly<Record<string, string>>): AsyncIterable<string>
 }
 
 /** @throws UsageError when URL or token are missing or are none. */
@@ -42,6 +42,7 @@ export function openBrokerApi(context: CommandContext): BrokerApi {
     path: string,
     body?: object,
     signal = AbortSignal.timeout(timeoutMs),
+    headers: Readonly<Record<string, string>> = {},
   ): Promise<Response> {
     let response: Response
     try {
@@ -51,6 +52,7 @@ export function openBrokerApi(context: CommandContext): BrokerApi {
           accept: 'application/json',
           authorization: `Bearer ${token}`,
           ...(body !== undefined && { 'content-type': 'application/json' }),
+          ...headers,
         },
         ...(body !== undefined && { body: JSON.stringify(body) }),
         // A redirect would take the token to another address.
@@ -71,7 +73,7 @@ export function openBrokerApi(context: CommandContext): BrokerApi {
     delete: async (path) => {
       await send('DELETE', path)
     },
-    lines: (path) => readLines((signal) => send('GET', path, undefined, signal)),
+    lines: (path, headers) => readLines((signal) => send('GET', path, undefined, signal, headers)),
   }
 }
 
@@ -173,6 +175,7 @@ async function failureOf(response: Response): Promise<CommandFailure> {
   if (status === 401) {
     return new CommandFailure(
       'The broker does not accept the token (401). Get a new access token of one of its issuers and set ONBEHALF_TOKEN.',
+      'unauthenticated',
     )
   }
   const body = await readJson(response)

@@ -1,6 +1,9 @@
 import { isBrokerError } from '../core/errors.ts'
 import { isOperatorError } from '../core/operator-error.ts'
 import { activityList, activityShow } from './activity.ts'
+import { activityExport } from './activity-export.ts'
+import { activitySummary } from './activity-summary.ts'
+import { activityTail } from './activity-tail.ts'
 import { activityVerify } from './activity-verify.ts'
 import { CommandFailure, UsageError } from './cli-error.ts'
 import { type Command, type CommandContext, exitCodes } from './command.ts'
@@ -41,6 +44,12 @@ const commands: readonly Command[] = [
   connectionsDisconnect,
   activityList,
   activityShow,
+  activityTail,
+  activitySummary,
+  activityExport,
+  activityTail,
+  activitySummary,
+  activityExport,
   activityVerify,
   ...laterCommands,
 ]
@@ -51,7 +60,7 @@ export type CliCall = {
   readonly env: CliEnvironment
   /** Absolute. */
   readonly cwd: string
-  readonly stdout: { write(text: string): unknown }
+  readonly stdout: { readonly columns?: number; write(text: string): unknown }
   readonly stderr: { readonly isTTY?: boolean; write(text: string): unknown }
   readonly services: CliServices
 }
@@ -62,6 +71,7 @@ export async function runCli(call: CliCall): Promise<number> {
     out: (text) => void call.stdout.write(text),
     err: (text) => void call.stderr.write(text),
     isWatched: call.stderr.isTTY === true,
+    columns: call.stdout.columns,
   }
   const { argv } = call
   const [first] = argv

@@ -15,9 +15,6 @@ function later(name: string, summary: string): Command {
 
 export const laterCommands: readonly Command[] = [
   later('login', 'Sign in by browser for these commands'),
-  later('activity tail', 'Follow the activity log'),
-  later('activity summary', 'Count records'),
-  later('activity export', 'Export the activity log'),
   later('upstream probe', 'Show what discovery finds about an upstream'),
   later('smoke', 'Check a protected MCP endpoint'),
 ]

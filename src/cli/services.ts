@@ -6,6 +6,8 @@ export type CliOutput = {
   readonly err: (text: string) => void
   /** A person looks at `err`, so that progress may be shown there. */
   readonly isWatched: boolean
+  /** Of the terminal that shows `out`; undefined where it is none. */
+  readonly columns: number | undefined
 }
 
 /** Something the configuration must change, or should know about. `path` is empty for the file as a whole. */

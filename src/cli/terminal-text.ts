@@ -23,16 +23,47 @@ function escaped(character: string): string {
   return `\\u${code.toString(16).padStart(4, '0')}`
 }
 
-/** Columns as wide as their widest cell; the last one is not padded. */
+/**
+ * Columns as wide as their widest cell; the last one is not padded. Where the terminal has fewer `columns` than that takes, cells are
+ * cut, those of the widest column first, and never those of `whole`.
+ */
 export function renderTable(
   head: readonly string[],
   rows: readonly (readonly (string | null)[])[],
+  fit: { readonly columns?: number | undefined; readonly whole?: readonly string[] } = {},
 ): string {
   const lines = [head, ...rows].map((row) => row.map((cell) => printable(cell ?? '-')))
   const widths = head.map((_, column) =>
     Math.max(...lines.map((line) => Array.from(line[column] ?? '').length)),
   )
-  return lines.map((line) => `${renderLine(line, widths)}\n`).join('')
+  if (fit.columns !== undefined) narrow(widths, head, fit.columns, fit.whole ?? [])
+  return lines.map((line) => `${renderLine(line.map(cutTo(widths)), widths)}\n`).join('')
+}
+
+const narrowest = 6
+const gap = 2
+
+function narrow(
+  widths: number[],
+  head: readonly string[],
+  columns: number,
+  whole: readonly string[],
+): void {
+  const cuttable = head.flatMap((name, column) => (whole.includes(name) ? [] : [column]))
+  const sum = () => widths.reduce((total, width) => total + width + gap, -gap)
+  while (sum() > columns) {
+    const widest = cuttable.toSorted((a, b) => (widths[b] ?? 0) - (widths[a] ?? 0))[0]
+    if (widest === undefined || (widths[widest] ?? 0) <= narrowest) return
+    widths[widest] = (widths[widest] ?? 0) - 1
+  }
+}
+
+function cutTo(widths: readonly number[]): (cell: string, column: number) => string {
+  return (cell, column) => {
+    const width = widths[column] ?? 0
+    const characters = Array.from(cell)
+    return characters.length <= width ? cell : `${characters.slice(0, width - 1).join('')}…`
+  }
 }
 
 function renderLine(cells: readonly string[], widths: readonly number[]): string {

@@ -77,7 +77,7 @@ async function open(query = '', headers: Record<string, string> = {}, token = ad
       }
       const piece = await reader?.read()
       if (piece === undefined || piece.done) return 'end'
-      text += new TextDecoder().decode(piece.value)
+      text += new TextDecoder().decode(piece.value as Uint8Array)
     }
   }
   if (response.ok) expect(await next()).toBe('comment')
@@ -116,7 +116,7 @@ describe('GET /api/v1/activity/stream', () => {
     const listed = await app.request('/api/v1/activity?user_id=after', {
       headers: { authorization: `Bearer ${adminToken}` },
     })
-    expect((await listed.json()) as unknown).toMatchObject({ items: [event.data] })
+    expect(await listed.json()).toMatchObject({ items: [event.data] })
     await stream.close()
   })
 

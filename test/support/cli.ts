@@ -21,6 +21,8 @@ export async function onbehalf(
     readonly services?: Partial<CliServices>
     /** A person looks at stderr. */
     readonly isWatched?: boolean
+    /** Of the terminal that shows stdout. */
+    readonly columns?: number
   } = {},
 ): Promise<CliRun> {
   let stdout = ''
@@ -29,7 +31,10 @@ export async function onbehalf(
     argv,
     env: options.env ?? {},
     cwd: options.cwd ?? '/nowhere',
-    stdout: { write: (text) => (stdout += text) },
+    stdout: {
+      ...(options.columns === undefined ? {} : { columns: options.columns }),
+      write: (text) => (stdout += text),
+    },
     stderr: { isTTY: options.isWatched === true, write: (text) => (stderr += text) },
     services: {
       version: '1.2.3',

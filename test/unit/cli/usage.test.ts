@@ -15,16 +15,12 @@ const commands = [
   'connections disconnect',
   'activity list',
   'activity show',
-  'activity verify',
-]
-const laterCommands = [
-  'login',
   'activity tail',
   'activity summary',
   'activity export',
-  'upstream probe',
-  'smoke',
+  'activity verify',
 ]
+const laterCommands = ['login', 'upstream probe', 'smoke']
 
 describe('onbehalf', () => {
   it.each([['--help'], ['-h'], ['help']])(
