@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import type { PersonId } from '../core/caller.ts'
 import { isBrokerError } from '../core/errors.ts'
 import type { Sealer, SealingContext } from '../core/ports/sealer.ts'
@@ -29,6 +30,12 @@ export interface SignInTokens {
   /** Stores what a refresh brought, where nobody else did. What the answer left out goes on. False when somebody did. */
   replace(person: PersonId, before: SignInToken, tokens: LoginTokens): Promise<boolean>
 
+  /** Takes the turn to refresh this generation, over all replicas. False when another has it. */
+  claim(person: PersonId, generation: number): Promise<boolean>
+
+  /** Gives the turn back: nothing was stored, and the next may try. */
+  release(person: PersonId, generation: number): Promise<void>
+
   /** Forgets the refresh token of this generation. */
   dropRefreshToken(person: PersonId, generation: number): Promise<void>
 }
@@ -39,6 +46,8 @@ export function createSignInTokens(ports: {
   readonly log: IdentityLog | undefined
 }): SignInTokens {
   const { records, sealer, log } = ports
+
+  const leaseOwner = randomUUID()
 
   const find: SignInTokens['find'] = async (person) => {
     const record = await records.findSignInToken(person)
@@ -105,6 +114,8 @@ export function createSignInTokens(ports: {
     find,
     put,
     replace,
+    claim: (person, generation) => records.claimSignInToken(person, generation, leaseOwner),
+    release: (person, generation) => records.releaseSignInToken(person, generation, leaseOwner),
     dropRefreshToken: (person, generation) => records.dropRefreshToken(person, generation),
   }
 }

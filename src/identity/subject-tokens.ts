@@ -1,12 +1,14 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { personKey, type PersonId } from '../core/caller.ts'
-import { isBrokerError } from '../core/errors.ts'
+import { BrokerError, isBrokerError } from '../core/errors.ts'
 import type { Admins, Issuer, Login } from '../core/issuer.ts'
+import { leaseSeconds } from '../core/lease.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { SubjectTokens, SubjectTokenType } from '../core/ports/subject-tokens.ts'
 import type { Secret } from '../core/secret.ts'
 import { createSingleFlight } from '../core/single-flight.ts'
 import { identify } from './claims.ts'
-import type { OidcClient } from './oidc-client.ts'
+import type { LoginTokens, OidcClient } from './oidc-client.ts'
 import type { SignInToken, SignInTokens } from './sign-in-tokens.ts'
 
 /** A token with less than this left might end on its way. */
@@ -14,7 +16,7 @@ const goodForMs = 60_000
 
 /**
  * The stored sign-in tokens of people. One that ends within a minute is refreshed first, by one request however many callers
- * wait, and what the issuer rotated is saved before anyone gets it. Without `store_subject_token` there are none.
+ * wait and on however many replicas, and what the issuer rotated is saved before anyone gets it. Without `store_subject_token` there are none.
  * @throws BrokerError issuer_unavailable when it has ended and the issuer cannot be asked for another, storage_unavailable.
  */
 export function createSubjectTokens(options: {
@@ -59,22 +61,74 @@ export function createSubjectTokens(options: {
   return { find }
 }
 
+/** How often another replica's refresh is looked for, and for how long: longer than its turn can last. */
+const lookEveryMs = 250
+const giveUpAfterMs = (leaseSeconds + 1) * 1000
+
+/** How long what the issuer gave is offered to a database that is away: the old refresh token may be spent. */
+const offerFor = { tries: 20, everyMs: 250 }
+
+type Ports = Pick<
+  Parameters<typeof createSubjectTokens>[0],
+  'issuer' | 'admins' | 'client' | 'tokens'
+>
+
 /** Undefined when the person must sign in again. */
 async function renew(
-  ports: Pick<Parameters<typeof createSubjectTokens>[0], 'issuer' | 'admins' | 'client' | 'tokens'>,
+  ports: Ports,
   person: PersonId,
   seen: SignInToken,
 ): Promise<SignInToken | undefined> {
-  const { issuer, admins, client, tokens } = ports
-  const token = await tokens.find(person)
-  // A flight that ended since the caller looked has spent the refresh token that the caller saw.
-  if (token?.refreshToken === undefined || token.generation !== seen.generation) return token
-  const renewed = await client.refresh(token.refreshToken)
+  const { tokens } = ports
+  const giveUpAtMs = performance.now() + giveUpAfterMs
+  while (performance.now() < giveUpAtMs) {
+    const token = await tokens.find(person)
+    // A flight that ended since the caller looked, or another replica, has spent the refresh token that the caller saw.
+    if (token?.refreshToken === undefined || token.generation !== seen.generation) return token
+    if (await tokens.claim(person, token.generation)) {
+      return renewInTurn(ports, person, token, token.refreshToken)
+    }
+    await sleep(lookEveryMs)
+  }
+  throw new BrokerError('issuer_unavailable')
+}
+
+async function renewInTurn(
+  { issuer, admins, client, tokens }: Ports,
+  person: PersonId,
+  token: SignInToken,
+  refreshToken: Secret,
+): Promise<SignInToken | undefined> {
+  let renewed: LoginTokens | undefined
+  try {
+    renewed = await client.refresh(refreshToken)
+  } catch (error) {
+    // It ends by itself where this fails too.
+    await tokens.release(person, token.generation).catch(() => {})
+    throw error
+  }
   // Tokens of another person must not be kept under this one's name (OpenID Connect Core §12.2).
   const named = renewed?.idToken && identify(issuer, admins, [renewed.idToken.claims])
   const isOther = named !== undefined && named.userId !== person.userId
   if (renewed === undefined || isOther) await tokens.dropRefreshToken(person, token.generation)
-  else await tokens.replace(person, token, renewed)
+  else await replace(tokens, person, token, renewed)
   // Read again: where somebody else was quicker, theirs is what counts.
   return tokens.find(person)
+}
+
+async function replace(
+  tokens: SignInTokens,
+  person: PersonId,
+  before: SignInToken,
+  renewed: LoginTokens,
+): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      await tokens.replace(person, before, renewed)
+      return
+    } catch (error) {
+      if (tries === offerFor.tries || !isBrokerError(error, 'storage_unavailable')) throw error
+      await sleep(offerFor.everyMs)
+    }
+  }
 }

@@ -1,4 +1,5 @@
 import type { PersonId } from '../core/caller.ts'
+import { leaseSeconds } from '../core/lease.ts'
 import type { SessionRecords } from '../core/ports/session-records.ts'
 import type { Database } from './database.ts'
 import { invalidation } from './invalidations.ts'
@@ -165,8 +166,28 @@ export function createSessionRecords(database: Database): SessionRecords {
             access_token = excluded.access_token,
             access_token_expires_at = excluded.access_token_expires_at,
             id_token = excluded.id_token, id_token_expires_at = excluded.id_token_expires_at,
-            refresh_token = excluded.refresh_token, signed_in_at = excluded.signed_in_at
+            refresh_token = excluded.refresh_token, signed_in_at = excluded.signed_in_at,
+            lease_owner = NULL, lease_until = NULL
           WHERE sign_in_token.generation < excluded.generation`,
+      )
+    },
+
+    async claimSignInToken(person, generation, leaseOwner) {
+      const { count } = await run(
+        () => sql`
+          UPDATE sign_in_token SET
+            lease_owner = ${leaseOwner}, lease_until = now() + make_interval(secs => ${leaseSeconds})
+          WHERE ${isOf(person)} AND generation = ${generation} AND refresh_token IS NOT NULL
+            AND (lease_until IS NULL OR lease_until <= now())`,
+      )
+      return count > 0
+    },
+
+    async releaseSignInToken(person, generation, leaseOwner) {
+      await run(
+        () => sql`
+          UPDATE sign_in_token SET lease_owner = NULL, lease_until = NULL
+          WHERE ${isOf(person)} AND generation = ${generation} AND lease_owner = ${leaseOwner}`,
       )
     },
 
@@ -178,7 +199,8 @@ export function createSessionRecords(database: Database): SessionRecords {
             access_token_expires_at = ${token.accessTokenExpiresAt ?? null},
             id_token = ${token.sealedIdToken ?? null},
             id_token_expires_at = ${token.idTokenExpiresAt ?? null},
-            refresh_token = ${token.sealedRefreshToken ?? null}
+            refresh_token = ${token.sealedRefreshToken ?? null},
+            lease_owner = NULL, lease_until = NULL
           WHERE ${isOf(person)} AND generation = ${fromGeneration}
           RETURNING generation`,
       )
@@ -188,7 +210,7 @@ export function createSessionRecords(database: Database): SessionRecords {
     async dropRefreshToken(person, generation) {
       await run(
         () => sql`
-          UPDATE sign_in_token SET refresh_token = NULL
+          UPDATE sign_in_token SET refresh_token = NULL, lease_owner = NULL, lease_until = NULL
           WHERE ${isOf(person)} AND generation = ${generation}`,
       )
     },

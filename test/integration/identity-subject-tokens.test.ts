@@ -1,5 +1,6 @@
 import { decodeJwt } from 'jose'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { BrokerError } from '../../src/core/errors.ts'
 import type { Clock } from '../../src/core/ports/clock.ts'
 import type { SubjectTokenType } from '../../src/core/ports/subject-tokens.ts'
 import type { Database } from '../../src/storage/database.ts'
@@ -163,6 +164,58 @@ describe('M-I2: finding', () => {
     letGo()
     expect(await late).toBe(quick)
     expect(refreshes() - before).toBe(1)
+    expect(provider.reuses()).toBe(0)
+  })
+
+  it('refreshes one once over two replicas', async () => {
+    await signInAs(replica, 'ada')
+    aheadMs = 31_000
+    const other = createReplica({ provider, database, clock })
+    faults.push(provider.fail(endpoints.token, { kind: 'delay', ms: 300 }, 1))
+    const before = refreshes()
+    const found = await Promise.all(
+      Array.from({ length: 20 }, (_, at) => find('access_token', at % 2 === 0 ? replica : other)),
+    )
+    expect(new Set(found).size).toBe(1)
+    expect(refreshes() - before).toBe(1)
+    expect(provider.reuses()).toBe(0)
+  })
+
+  it('takes over from a replica that died while it refreshed, when its turn is over', async () => {
+    await signInAs(replica, 'ada')
+    aheadMs = 31_000
+    const old = await database.sql<{ generation: number }[]>`
+      UPDATE sign_in_token SET lease_owner = gen_random_uuid(),
+        lease_until = now() + interval '700 milliseconds' RETURNING generation`
+    const before = refreshes()
+    expect(await find()).toBeDefined()
+    expect(refreshes() - before).toBe(1)
+    const [row] = await database.sql<[{ generation: number; lease_until: Date | null }]>`
+      SELECT generation, lease_until FROM sign_in_token`
+    expect(row.generation).toBeGreaterThan(old[0]?.generation ?? 0)
+    expect(row.lease_until).toBeNull()
+  })
+
+  it('V12: offers what the provider gave to the database until that is back', async () => {
+    await signInAs(replica, 'ada')
+    aheadMs = 31_000
+    let refused = 0
+    const there = createReplica({
+      provider,
+      database,
+      clock,
+      before: (records) => ({
+        ...records,
+        replaceSignInToken(...replacement) {
+          refused += 1
+          if (refused <= 2) return Promise.reject(new BrokerError('storage_unavailable'))
+          return records.replaceSignInToken(...replacement)
+        },
+      }),
+    })
+    const token = await find('access_token', there)
+    expect(token).toBeDefined()
+    expect(await find()).toBe(token)
     expect(provider.reuses()).toBe(0)
   })
 
