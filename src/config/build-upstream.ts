@@ -95,6 +95,7 @@ function buildCredential(job: Job): UpstreamCredential {
   }
   return {
     mode: isLater(written.mode) ? 'oauth_connect' : written.mode,
+    discovery: discoveryOf(job, written),
     ...endpoints,
     clientId: written.client_id ?? '',
     clientAuthentication: readClientAuthentication(
@@ -187,9 +188,6 @@ function checkEndpoints(job: Job, endpoints: Endpoints, path: Path): void {
   }
 }
 
-const withoutDiscovery =
-  'is required for now: finding the authorization server and registering there by itself (discovery, CIMD, DCR) is not available in this version yet; write client_id with issuer, or with authorization_endpoint and token_endpoint'
-
 function checkServer(job: Job, endpoints: Endpoints, path: Path): void {
   const { upstream, file, report } = job
   const written = upstream.credential ?? impliedCredential
@@ -198,20 +196,8 @@ function checkServer(job: Job, endpoints: Endpoints, path: Path): void {
   const serverReads = ['mode', 'preset', 'issuer', 'token_endpoint'].map(at)
 
   if (mode === 'oauth_connect' && written.client_id === undefined) {
-    const reads = [
-      at('mode'),
-      at('client_id'),
-      ['upstreams', job.name, 'kind'],
-      ['upstreams', job.name, 'command'],
-    ]
-    if (upstream.kind === 'mcp') {
-      report.problem(
-        upstream.credential === undefined ? path : at('client_id'),
-        withoutDiscovery,
-        reads,
-      )
-      return
-    }
+    const reads = [at('mode'), at('client_id'), ['upstreams', job.name, 'kind']]
+    if (upstream.kind === 'mcp') return checkDiscovery(job, endpoints, path)
     report.problem(at('client_id'), 'is required for oauth_connect on an http upstream', reads)
   }
   if (endpoints.issuer === undefined && endpoints.tokenEndpoint === undefined) {
@@ -225,11 +211,48 @@ function checkServer(job: Job, endpoints: Endpoints, path: Path): void {
         [...serverReads, at('authorization_endpoint')],
       )
     }
-    if (file.identity.login === undefined) {
-      report.warning(at('mode'), 'nobody can connect before identity.login is configured')
-    }
+    warnWithoutLogin(file, path, report)
   }
   if (mode === 'entra_obo') checkEntra(written, path, report)
+}
+
+function warnWithoutLogin(file: ConfigFile, path: Path, report: Report): void {
+  if (file.identity.login !== undefined) return
+  report.warning([...path, 'mode'], 'nobody can connect before identity.login is configured')
+}
+
+/** Without a client of ours everything is found and registered, so nothing may be written that only a known client could use. */
+function checkDiscovery(job: Job, endpoints: Endpoints, path: Path): void {
+  const written = job.upstream.credential ?? impliedCredential
+  const field = [...path, 'client_id']
+  const reads = ['client_id', 'mode', 'preset', 'client_secret', 'private_key'].map((name) => [
+    ...path,
+    name,
+  ])
+  const { authorizationEndpoint, tokenEndpoint, revocationEndpoint } = endpoints
+  if ([authorizationEndpoint, tokenEndpoint, revocationEndpoint].some((url) => url !== undefined)) {
+    job.report.problem(
+      field,
+      'is required with endpoints or a preset; without it, write an issuer at most, and the rest is discovered',
+      reads,
+    )
+  } else if (written.client_secret !== undefined || written.private_key !== undefined) {
+    job.report.problem(field, 'is required with a secret or key of our client', reads)
+  }
+  warnWithoutLogin(job.file, path, job.report)
+}
+
+/** What an upstream without a client of ours is to be asked for. */
+function discoveryOf({ upstream }: Job, written: FileCredential): UpstreamCredential['discovery'] {
+  const { mode, client_id: clientId } = written
+  if (upstream.kind !== 'mcp' || mode !== 'oauth_connect' || clientId !== undefined)
+    return undefined
+  return {
+    issuer: written.issuer === undefined,
+    resource: written.resource === undefined && written.resource_parameter !== 'never',
+    scopes: written.scopes.length === 0,
+    found: undefined,
+  }
 }
 
 /** Microsoft's endpoints for all tenants refuse the on-behalf-of grant. */

@@ -55,11 +55,17 @@ const credential = z
       .describe('Fills what is left out, for a known provider.'),
     issuer: issuerUrl()
       .optional()
-      .describe('The authorization server, for discovery; or name its endpoints.'),
+      .describe(
+        'The authorization server; or name its endpoints. An mcp upstream without client_id names it itself.',
+      ),
     authorization_endpoint: httpUrl().optional(),
     token_endpoint: httpUrl().optional(),
     revocation_endpoint: httpUrl().optional().describe('RFC 7009, used at a disconnect.'),
-    client_id: text().optional().describe('Our client at the authorization server.'),
+    client_id: text()
+      .optional()
+      .describe(
+        'Our client at the authorization server. Left out on an mcp upstream: we register ourselves.',
+      ),
     ...clientFields,
     scopes: z.array(scope()).default([]).describe('The scopes to ask for.'),
     step_up_scopes: z
@@ -115,7 +121,7 @@ const credential = z
       .describe('The value of that header; {token} is the credential.'),
   })
   .describe(
-    'How its credentials come to be. An mcp upstream may leave it out once discovery is available.',
+    'How its credentials come to be. An mcp upstream may leave it out: everything is then discovered from its url.',
   )
 
 /** What an mcp upstream without `credential` has. */

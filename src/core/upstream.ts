@@ -29,9 +29,23 @@ export type RefreshReuse =
   | { readonly kind: 'none' }
   | { readonly kind: 'grace'; readonly graceSeconds: number }
 
-/** Where and how an upstream's credentials are acquired; everything here was written in the configuration. */
+/**
+ * What is not written and has to be found at the upstream itself (RFC 9728): only where people connect, and with a client id of
+ * our own. What is found stands in the fields that the configuration left empty.
+ */
+export type CredentialDiscovery = {
+  readonly issuer: boolean
+  readonly resource: boolean
+  readonly scopes: boolean
+  /** Besides those fields; undefined before anything was found. */
+  readonly found: { readonly issuerInResponses: boolean } | undefined
+}
+
+/** Where and how an upstream's credentials are acquired, as the configuration says or as it was found. */
 export type UpstreamCredential = {
   readonly mode: CredentialMode
+  /** Undefined where everything was written in the configuration. */
+  readonly discovery: CredentialDiscovery | undefined
   /** Issuer for discovery (RFC 8414, OpenID Connect Discovery); the written endpoints win over what it says. */
   readonly issuer: string | undefined
   readonly authorizationEndpoint: string | undefined

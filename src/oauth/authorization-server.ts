@@ -46,11 +46,12 @@ export function createAuthorizationServers(ports: {
   }
 
   async function revocation(upstream: Upstream): Promise<ServerEndpoint | undefined> {
-    const { issuer, revocationEndpoint } = upstream.credential
+    const { issuer, revocationEndpoint, discovery } = upstream.credential
     if (revocationEndpoint !== undefined) {
       return { issuer, endpoint: writtenEndpoint(upstream, revocationEndpoint) }
     }
-    if (issuer === undefined) return undefined
+    // What discovery did not find is not there.
+    if (issuer === undefined || discovery !== undefined) return undefined
     const found = await metadata.find(upstream, issuer)
     if (found.revocationEndpoint === undefined) return undefined
     return discovered(upstream, found, found.revocationEndpoint)
@@ -74,7 +75,8 @@ export function createAuthorizationServers(ports: {
 
   /** A written endpoint works without metadata; where they can be had, their promise of an `iss` counts all the same. */
   async function promisesIssuer(upstream: Upstream): Promise<boolean> {
-    const { issuer } = upstream.credential
+    const { issuer, discovery } = upstream.credential
+    if (discovery?.found !== undefined) return discovery.found.issuerInResponses
     if (issuer === undefined) return false
     try {
       return (await metadata.find(upstream, issuer)).issuerInResponses

@@ -1,16 +1,12 @@
 import * as z from 'zod'
 import { AcquisitionFailure } from '../core/failure-verdict.ts'
 import type { Clock } from '../core/ports/clock.ts'
-import {
-  type HttpClient,
-  OutboundFailure,
-  type OutboundResponse,
-} from '../core/ports/http-client.ts'
+import type { HttpClient } from '../core/ports/http-client.ts'
 import type { Upstream } from '../core/upstream.ts'
+import { isPassing } from './discovery-failure.ts'
+import { type DocumentFault, fetchDocument } from './document.ts'
 import { mayBePlainHttp, writtenEndpoint } from './endpoint.ts'
 
-const documentDeadlineMs = 4000
-const documentMaxBytes = 256 * 1024
 const keptSeconds = 600
 const failureKeptSeconds = 5
 /** How long an old document stands in for one that cannot be had. */
@@ -22,6 +18,13 @@ export type ServerMetadata = {
   readonly authorizationEndpoint: string | undefined
   readonly tokenEndpoint: string | undefined
   readonly revocationEndpoint: string | undefined
+  /** Where clients register themselves (RFC 7591). */
+  readonly registrationEndpoint: string | undefined
+  /** It takes the URL of a client's own document as its id. */
+  readonly takesClientDocuments: boolean
+  /** Undefined where it does not say. */
+  readonly scopes: readonly string[] | undefined
+  readonly clientAuthenticationMethods: readonly string[] | undefined
   /** It takes PKCE with S256 (RFC 7636). */
   readonly supportsS256: boolean
   /** Its authorization responses name it (RFC 9207 §3). */
@@ -96,31 +99,55 @@ export function createMetadataSource(ports: {
   return { find }
 }
 
-/** Asks the well-known places one after the other until one holds this issuer's document. */
 async function discover(
   http: HttpClient,
   upstream: Upstream,
   issuer: string,
 ): Promise<ServerMetadata> {
-  let unanswered: Unanswered | undefined
-  for (const url of metadataUrls(issuer)) {
-    const answer = await fetchDocument(http, upstream, url)
-    if ('unanswered' in answer) {
-      unanswered = answer
-      // Where not even a connection can be made, the other places of the same host will not do better.
-      if (answer.unanswered === 'not_connected') break
-    } else {
-      const metadata = readMetadata(answer, issuer, mayBePlainHttp(upstream, issuer))
-      if (metadata !== undefined) return metadata
-    }
+  const found = await findServerMetadata(http, upstream, issuer)
+  if ('metadata' in found) return found.metadata
+  const { fault } = found
+  // An answer that is too long may be anything that stands before the server.
+  if (fault !== 'address_refused' && fault !== 'too_large' && !isPassing(fault)) {
+    throw new AcquisitionFailure({ kind: 'misconfigured' })
   }
-  if (unanswered === undefined) throw new AcquisitionFailure({ kind: 'misconfigured' })
   // Whatever became of the document, the token request that needed it was never sent.
   throw new AcquisitionFailure({
     kind: 'retry_at',
     answer: 'not_sent',
-    ...(unanswered.addressRefused ? { addressRefused: true } : {}),
+    ...(fault === 'address_refused' ? { addressRefused: true } : {}),
   })
+}
+
+export type FoundMetadata =
+  | { readonly metadata: ServerMetadata; readonly url: string }
+  | { readonly fault: DocumentFault | 'issuer_mismatch' }
+
+/** Asks the well-known places one after the other until one holds this issuer's document. */
+export async function findServerMetadata(
+  http: HttpClient,
+  upstream: Upstream,
+  issuer: string,
+): Promise<FoundMetadata> {
+  let fault: DocumentFault | 'issuer_mismatch' = 'not_found'
+  for (const url of metadataUrls(issuer)) {
+    const document = await fetchDocument(http, writtenEndpoint(upstream, url))
+    const metadata =
+      'fault' in document
+        ? document.fault
+        : readMetadata(document.json, issuer, mayBePlainHttp(upstream, issuer))
+    if (typeof metadata !== 'string') return { metadata, url }
+    fault = worse(fault, metadata)
+    // Where not even a connection can be made, the other places of the same host will not do better.
+    if (metadata === 'unreachable' || metadata === 'address_refused') break
+  }
+  return { fault }
+}
+
+/** What says most of two: another place's "not here" says little, and one that could not be asked may be the right one. */
+function worse<Fault extends DocumentFault | 'issuer_mismatch'>(before: Fault, now: Fault): Fault {
+  if (now === 'address_refused' || isPassing(now)) return now
+  return before === 'not_found' ? now : before
 }
 
 /** RFC 8414 §3 first, then OpenID Connect Discovery in both readings of an issuer with a path. */
@@ -135,37 +162,8 @@ export function metadataUrls(issuer: string): readonly string[] {
   return urls
 }
 
-type Unanswered = {
-  readonly unanswered: 'not_connected' | 'no_answer' | 'busy'
-  readonly addressRefused: boolean
-}
-
-async function fetchDocument(
-  http: HttpClient,
-  upstream: Upstream,
-  url: string,
-): Promise<OutboundResponse | Unanswered> {
-  try {
-    const response = await http.send({
-      url,
-      method: 'GET',
-      headers: { accept: 'application/json' },
-      deadlineMs: documentDeadlineMs,
-      maxBytes: documentMaxBytes,
-      destination: writtenEndpoint(upstream, url).destination,
-    })
-    const isBusy = response.status >= 500 || response.status === 429
-    return isBusy ? { unanswered: 'busy', addressRefused: false } : response
-  } catch (error) {
-    if (!(error instanceof OutboundFailure)) throw error
-    return {
-      unanswered: error.answer === 'not_sent' ? 'not_connected' : 'no_answer',
-      addressRefused: error.addressRefused,
-    }
-  }
-}
-
 const text = z.string().optional().catch(undefined)
+const texts = z.array(z.string()).optional().catch(undefined)
 
 /** Tolerant: a member of a wrong type counts as absent, and what we do not use may be anything. */
 const metadataDocument = z.object({
@@ -173,6 +171,10 @@ const metadataDocument = z.object({
   authorization_endpoint: text,
   token_endpoint: text,
   revocation_endpoint: text,
+  registration_endpoint: text,
+  client_id_metadata_document_supported: z.boolean().optional().catch(undefined),
+  scopes_supported: texts,
+  token_endpoint_auth_methods_supported: texts,
   code_challenge_methods_supported: z.array(z.unknown()).optional().catch(undefined),
   authorization_response_iss_parameter_supported: z.boolean().optional().catch(undefined),
 })
@@ -182,13 +184,13 @@ const metadataDocument = z.object({
  * server's, and must not be used. Endpoints that no browser or client should be sent to count as absent.
  */
 function readMetadata(
-  response: OutboundResponse,
+  json: unknown,
   issuer: string,
   plainHttp: boolean,
-): ServerMetadata | undefined {
-  if (response.status !== 200) return undefined
-  const parsed = metadataDocument.safeParse(parseJson(response.body))
-  if (!parsed.success || parsed.data.issuer !== issuer) return undefined
+): ServerMetadata | 'unreadable' | 'issuer_mismatch' {
+  const parsed = metadataDocument.safeParse(json)
+  if (!parsed.success) return 'unreadable'
+  if (parsed.data.issuer !== issuer) return 'issuer_mismatch'
   const document = parsed.data
   const endpoint = (url: string | undefined) => (isUsable(url, plainHttp) ? url : undefined)
   return {
@@ -196,24 +198,19 @@ function readMetadata(
     authorizationEndpoint: endpoint(document.authorization_endpoint),
     tokenEndpoint: endpoint(document.token_endpoint),
     revocationEndpoint: endpoint(document.revocation_endpoint),
+    registrationEndpoint: endpoint(document.registration_endpoint),
+    takesClientDocuments: document.client_id_metadata_document_supported ?? false,
+    scopes: document.scopes_supported,
+    clientAuthenticationMethods: document.token_endpoint_auth_methods_supported,
     supportsS256: document.code_challenge_methods_supported?.includes('S256') ?? false,
     issuerInResponses: document.authorization_response_iss_parameter_supported ?? false,
   }
 }
 
 /** `javascript:` and its kin would run in the person's browser on our page; a fragment is never part of an endpoint (RFC 6749 §3). */
-function isUsable(url: string | undefined, plainHttp: boolean): boolean {
+export function isUsable(url: string | undefined, plainHttp: boolean): boolean {
   if (url === undefined || url.length > 2048 || !URL.canParse(url)) return false
   const { protocol, username, password, hash } = new URL(url)
   const isHttp = protocol === 'https:' || (protocol === 'http:' && plainHttp)
   return isHttp && username === '' && password === '' && hash === ''
-}
-
-function parseJson(body: string): unknown {
-  try {
-    return JSON.parse(body)
-  } catch {
-    // The error quotes the document; nothing of it may travel on.
-    return undefined
-  }
 }

@@ -57,7 +57,7 @@ export function createHttpClient(
         at: setting.slice(0, setting.lastIndexOf('.')),
         ...(addressRefused ? { setting } : {}),
       })
-      return new OutboundFailure(answer, { addressRefused })
+      return new OutboundFailure(answer, { addressRefused, tooLarge: fault === 'answer_too_large' })
     }
     const url = URL.canParse(request.url) ? new URL(request.url) : undefined
     const guard = url === undefined ? undefined : guardOf(url, request.destination)

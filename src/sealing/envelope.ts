@@ -149,6 +149,12 @@ function place(context: SealingContext): readonly (string | Uint8Array)[] {
     case 'mcp_request_state':
       row = [context.issuer, context.userId, context.upstream]
       break
+    case 'upstream_discovery':
+      row = [context.upstream, context.source]
+      break
+    case 'client_registration':
+      row = [context.authorizationServer, context.redirectUri]
+      break
     case 'encryption_key':
       row = []
       break

@@ -21,6 +21,8 @@ export const sealedColumns = {
   sign_in_flow: ['code_verifier', 'nonce', 'return_to'],
   sign_in_token: ['access_token', 'id_token', 'refresh_token'],
   activity_signing_key: ['private_key'],
+  upstream_discovery: ['found'],
+  client_registration: ['client'],
 } as const satisfies {
   readonly [Table in SealedTable]: readonly Extract<SealingContext, { table: Table }>['field'][]
 }

@@ -23,6 +23,9 @@ type PlaceRow = {
   readonly state_hash: Buffer
   readonly id_hash: Buffer
   readonly key_id: string
+  readonly source: string
+  readonly authorization_server: string
+  readonly redirect_uri: string
 }
 
 type PlaceColumn = keyof PlaceRow
@@ -93,6 +96,23 @@ const shapes: Readonly<Record<SealedTable, Shape>> = {
     key: ['key_id'],
     bound: [],
     contextOf: (row, field) => ({ table: 'activity_signing_key', field, keyId: row.key_id }),
+  }),
+  upstream_discovery: shape('upstream_discovery', {
+    key: ['upstream'],
+    bound: ['source'],
+    contextOf: ({ upstream, source }, field) => {
+      return { table: 'upstream_discovery', field, upstream, source }
+    },
+  }),
+  client_registration: shape('client_registration', {
+    key: ['authorization_server', 'redirect_uri'],
+    bound: [],
+    contextOf: (row, field) => ({
+      table: 'client_registration',
+      field,
+      authorizationServer: row.authorization_server,
+      redirectUri: row.redirect_uri,
+    }),
   }),
 }
 

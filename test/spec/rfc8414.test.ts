@@ -66,7 +66,7 @@ describe('RFC 8414 §3: where the document is', () => {
       }),
     )
     const metadata = await source().find(upstream, issuer)
-    expect(metadata).toEqual({
+    expect(metadata).toMatchObject({
       issuer,
       authorizationEndpoint: `${server.origin}/authorize`,
       tokenEndpoint: `${server.origin}/token`,

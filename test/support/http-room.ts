@@ -71,6 +71,7 @@ export function upstream(name: string, more: Partial<Upstream> = {}): Upstream {
     timeouts: { connectMs: 5000, headMs: 120_000, idleMs: 600_000 },
     credential: {
       mode: 'oauth_connect',
+      discovery: undefined,
       issuer: 'https://as.example.com',
       authorizationEndpoint: undefined,
       tokenEndpoint: undefined,

@@ -18,6 +18,7 @@ export function oauthUpstream(
     ...upstream,
     credential: {
       mode: 'oauth_connect',
+      discovery: undefined,
       issuer: undefined,
       authorizationEndpoint: undefined,
       tokenEndpoint: undefined,

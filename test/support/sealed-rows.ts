@@ -141,6 +141,28 @@ const rows: { readonly [Each in Table]: (place: Place, generation: number) => Ne
       contexts: [{ table: 'activity_signing_key', field: 'private_key', keyId }],
     }
   },
+  upstream_discovery: ({ userId }) => {
+    const upstream = `of-${userId}-${randomBytes(4).toString('hex')}`
+    const source = 'https://files.example.com/mcp'
+    return {
+      row: { upstream, source, found_at: now },
+      contexts: [{ table: 'upstream_discovery', field: 'found', upstream, source }],
+    }
+  },
+  client_registration: () => {
+    const authorizationServer = `https://as-${randomBytes(4).toString('hex')}.example.com`
+    const redirectUri = 'https://broker.example.com/callback/files'
+    return {
+      row: {
+        authorization_server: authorizationServer,
+        redirect_uri: redirectUri,
+        client_id: 'x',
+      },
+      contexts: [
+        { table: 'client_registration', field: 'client', authorizationServer, redirectUri },
+      ],
+    }
+  },
 }
 
 function columnsOf({ issuer: own, userId, upstream }: Place) {

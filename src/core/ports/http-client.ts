@@ -39,11 +39,17 @@ export class OutboundFailure extends Error {
   readonly answer: 'not_sent' | 'lost'
   /** Not sent because the rules forbid the address or the scheme, which waiting does not change. */
   readonly addressRefused: boolean
+  /** The answer was longer than `maxBytes`. */
+  readonly tooLarge: boolean
 
-  constructor(answer: 'not_sent' | 'lost', options: { addressRefused?: boolean } = {}) {
+  constructor(
+    answer: 'not_sent' | 'lost',
+    options: { addressRefused?: boolean; tooLarge?: boolean } = {},
+  ) {
     super(`outbound request failed: ${answer}`)
     this.name = 'OutboundFailure'
     this.answer = answer
     this.addressRefused = options.addressRefused ?? false
+    this.tooLarge = options.tooLarge ?? false
   }
 }

@@ -37,6 +37,18 @@ export type SealingContext =
       readonly field: 'private_key'
       readonly keyId: string
     }
+  | {
+      readonly table: 'upstream_discovery'
+      readonly field: 'found'
+      readonly upstream: string
+      readonly source: string
+    }
+  | {
+      readonly table: 'client_registration'
+      readonly field: 'client'
+      readonly authorizationServer: string
+      readonly redirectUri: string
+    }
   /** A file of this machine, not a table: `refresh.journal` under the data directory. */
   | (CredentialKey & {
       readonly table: 'refresh_journal'

@@ -1,6 +1,7 @@
 export * from './activity.ts'
 export * from './activity-proof.ts'
 export * from './credential.ts'
+export * from './discovery.ts'
 export * from './gateway.ts'
 export * from './replica.ts'
 export * from './session.ts'

@@ -692,18 +692,6 @@ describe('what does not work yet', () => {
       later,
     ],
     [
-      'M-C1: an mcp upstream without credential',
-      upstreamWith({}),
-      'upstreams.files.credential',
-      /discovery, CIMD, DCR\) is not available in this version yet/,
-    ],
-    [
-      'an mcp upstream without client_id',
-      credentialWith({ client_id: undefined }),
-      'upstreams.files.credential.client_id',
-      /discovery, CIMD, DCR\) is not available in this version yet/,
-    ],
-    [
       'authorization_server',
       fileWith({ authorization_server: { enabled: true } }),
       'authorization_server.enabled',
