@@ -124,7 +124,7 @@ describe('what works against an MCP server directly works the same through the g
     await expect.poll(() => upstream.slow.finished, { timeout: 4000 }).toBe(finished + 1)
   })
 
-  it('P9: a session serves its own person, on every replica, and is 404 for everybody else', async () => {
+  it('P9, F-10: a session serves its own person, on every replica, and is 404 for everybody else', async () => {
     const [id, initialized] = await rawSession('ada')
     expect(initialized).toBe(202)
     const here = upstream.holders.length
@@ -137,7 +137,7 @@ describe('what works against an MCP server directly works the same through the g
     for (const holders of upstream.sessions.values()) expect(holders.size).toBe(1)
   })
 
-  it('F-10: an upstream that forgot its sessions is asked for a new one, and the client goes on', async () => {
+  it('an upstream that forgot its sessions is asked for a new one, and the client goes on', async () => {
     const client = await through('ada', 'legacy')
     await client.callTool({ name: 'echo', arguments: { text: 'before' } })
     upstream.forgetSessions()

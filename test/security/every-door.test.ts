@@ -219,7 +219,7 @@ describe('every door', () => {
     }
   })
 
-  it('every route that there is, asked by nobody, by a person and by a service, with secrets in every place', async () => {
+  it('L1: every route that there is, asked by nobody, by a person and by a service, with secrets in every place', async () => {
     const app = broker.broker.app as unknown as {
       routes: readonly { readonly path: string; readonly method: string }[]
     }
