@@ -69,6 +69,7 @@ import { createDueRenewals } from './storage/due-renewals.ts'
 import { createGatewaySessionRecords } from './storage/gateway-session-records.ts'
 import { createOverviewRecords } from './storage/overview-records.ts'
 import { createSessionRecords } from './storage/session-records.ts'
+import { createStepUpRecords } from './storage/step-up-records.ts'
 import { createUpstreamServerRecords } from './storage/upstream-server-records.ts'
 import { startWriter } from './writer.ts'
 
@@ -156,7 +157,9 @@ export function compose(options: {
   const identity = identityRoom(options, { http, sealer: watched, cutOffs, clock })
   const { subjectTokens } = identity
 
+  const stepUps = createStepUpRecords(databases.calls)
   const connector = createOAuthConnector({
+    stepUps,
     publicUrl,
     upstreams,
     connects: createConnectStore({
@@ -255,6 +258,8 @@ export function compose(options: {
     resolver,
     records: resolutions,
     connections,
+    connector,
+    stepUps,
     openCalls,
     upstreamClient: createUpstreamClient({ log: log.warn }),
     sessionRecords: createGatewaySessionRecords(databases.calls),

@@ -109,6 +109,7 @@ function buildCredential(job: Job): UpstreamCredential {
       report,
     ),
     scopes: written.scopes,
+    stepUpScopes: written.step_up_scopes,
     authorizationParameters: addedParameters(
       { ...preset?.authorizationParameters, ...written.authorization_parameters },
       ownAuthorizationParameters,

@@ -16,7 +16,6 @@ export function refuseWhatIsNotYet(file: ConfigFile, report: Report): void {
     const path = ['upstreams', name]
     const { credential } = upstream
     refuse([...path, 'credential', 'idp'], credential?.idp !== undefined)
-    refuse([...path, 'credential', 'step_up_scopes'], (credential?.step_up_scopes.length ?? 0) > 0)
   }
   for (const [name, value] of Object.entries(file.authorization_server)) {
     const byDefault: unknown = Reflect.get(defaultAuthorizationServer, name)

@@ -71,7 +71,9 @@ const credential = z
     step_up_scopes: z
       .array(scope())
       .default([])
-      .describe('Scopes that the upstream may ask for later. Not available yet.'),
+      .describe(
+        'Scopes that the upstream may ask for later, where resource does not bind the token to it.',
+      ),
     authorization_parameters: parameters
       .default({})
       .describe('Added to the authorization request, such as { access_type: offline }.'),

@@ -18,6 +18,7 @@ import type { ConnectPageView, OAuthConnector } from './ports/broker-services.ts
 import type { Clock } from './ports/clock.ts'
 import type { ConnectFlow, ConnectStore, ConnectTicket } from './ports/connect-store.ts'
 import type { CredentialStore } from './ports/credential-store.ts'
+import type { StepUps } from './ports/step-ups.ts'
 import { unavailable } from './refresh-coordinator.ts'
 import { type ConnectResult, resultAddress } from './return-to.ts'
 import { revokeTokens } from './revoke-tokens.ts'
@@ -46,12 +47,13 @@ export function createOAuthConnector(ports: {
   readonly memory: CredentialMemory
   readonly authorization: AuthorizationClient
   readonly method: AcquisitionMethod
+  readonly stepUps: Pick<StepUps, 'completed'>
   readonly attempts: Pick<AcquisitionAttempts, 'beginCode' | 'end' | 'pause'>
   readonly audit: AuditSink
   readonly clock: Clock
 }): OAuthConnector {
   const { publicUrl, upstreams, connects, credentials, memory, authorization, method } = ports
-  const { attempts, audit, clock } = ports
+  const { attempts, stepUps, audit, clock } = ports
 
   const issueLink: OAuthConnector['issueLink'] = async ({ person, upstream, returnTo }) => {
     if (!mayUseUpstream(person, upstream)) throw new BrokerError('policy_denied')
@@ -65,11 +67,11 @@ export function createOAuthConnector(ports: {
     return { url: linkOf(ticket), expiresAt }
   }
 
-  const offerLink: OAuthConnector['offerLink'] = async ({ person, upstream, claims }) => {
+  const offerLink: OAuthConnector['offerLink'] = async ({ person, upstream, claims, scopes }) => {
     if (!isConnectable(upstream) && claims === undefined) return `${publicUrl}/connections`
     const { ticket } = await connects.offerTicket({
       ...keyOf(person, upstream),
-      scopes: upstream.credential.scopes,
+      scopes: scopes ?? upstream.credential.scopes,
       claims,
     })
     return linkOf(ticket)
@@ -210,6 +212,9 @@ export function createOAuthConnector(ports: {
       throw error
     }
     await store(key, attempt, flow, upstream, tokens)
+    const more = flow.scopes.some((scope) => !upstream.credential.scopes.includes(scope))
+    // Counted so that an upstream which never has enough stops asking; a count that is lost costs one more question.
+    if (more) await stepUps.completed(key, flow.scopes).catch(() => {})
   }
 
   /** A person is waiting for this one, so it is sent during a pause too; a pause that it is told is everybody's. */

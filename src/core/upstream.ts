@@ -55,6 +55,8 @@ export type UpstreamCredential = {
   readonly clientId: string
   readonly clientAuthentication: ClientAuthentication
   readonly scopes: readonly string[]
+  /** What an upstream may ask for later, where `resource` does not bind the token to it. */
+  readonly stepUpScopes: readonly string[]
   readonly authorizationParameters: Readonly<Record<string, string>>
   readonly tokenParameters: Readonly<Record<string, string>>
   /** The RFC 8707 resource to send; undefined where none is to be sent. */

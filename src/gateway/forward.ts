@@ -14,6 +14,7 @@ import type {
 import type { GatewayBody } from './body.ts'
 import { headersBack, headersUp } from './headers.ts'
 import type { OpenCalls } from './open-calls.ts'
+import { challengedScopes } from './step-up.ts'
 
 /** A call on its way up, with what the gateway made of it. */
 export type Forwarding = {
@@ -28,6 +29,14 @@ export type Forwarding = {
   readonly whenGone: 'abort' | 'drain'
   /** True for an answer that is not to be passed on but to be tried again by whoever asked. */
   readonly isStale?: (head: UpstreamAnswerHead) => boolean
+  /** True: a 403 that asks for more scope is not passed on before whoever forwards has said so. */
+  readonly mayStepUp?: boolean
+}
+
+/** The upstream's 403 that asks for more scope; `pass` lets it through after all. */
+export type InsufficientScope = {
+  readonly challenged: readonly string[]
+  readonly pass: () => void
 }
 
 export type Forwarder = {
@@ -39,7 +48,7 @@ export type Forwarder = {
   readonly forward: (
     forwarding: Forwarding,
     credential: ResolvedCredential,
-  ) => Promise<'done' | 'stale'>
+  ) => Promise<'done' | 'stale' | InsufficientScope>
 }
 
 const framing: ReadonlySet<string> = new Set(['content-length'])
@@ -57,7 +66,7 @@ export function createForwarder(ports: {
   async function forward(
     forwarding: Forwarding,
     credential: ResolvedCredential,
-  ): Promise<'done' | 'stale'> {
+  ): Promise<'done' | 'stale' | InsufficientScope> {
     const first = await send(forwarding, credential)
     if (first !== 'refused') return first
     const renewed = await resolver.resolve(resolution(forwarding.call, credential.fingerprint))
@@ -73,19 +82,22 @@ export function createForwarder(ports: {
   function send(
     forwarding: Forwarding,
     credential: ResolvedCredential,
-  ): Promise<'done' | 'stale' | 'refused'> {
-    const { call, method, target, headers, body, answer, whenGone, isStale } = forwarding
+  ): Promise<'done' | 'stale' | 'refused' | InsufficientScope> {
+    const { call, method, target, headers, body, answer, whenGone, isStale, mayStepUp } = forwarding
     const { upstream } = call
     return new Promise((resolve, reject) => {
       let begun = false
       let dropping: NodeJS.Timeout | undefined
       let exchange: UpstreamExchange | undefined
+      let held: ReturnType<typeof holdRefusal> | undefined
 
-      function settle(outcome: 'done' | 'stale' | 'refused' | BrokerError): void {
+      function settle(
+        outcome: 'done' | 'stale' | 'refused' | InsufficientScope | BrokerError,
+      ): void {
         close()
         clearTimeout(dropping)
-        if (typeof outcome === 'string') resolve(outcome)
-        else reject(outcome)
+        if (outcome instanceof BrokerError) reject(outcome)
+        else resolve(outcome)
       }
       function fail(error: BrokerError): void {
         if (!begun) return settle(error)
@@ -119,6 +131,11 @@ export function createForwarder(ports: {
         {
           head(received) {
             const other = isStale?.(received) === true ? 'stale' : refusalOf(received)
+            const challenged = mayStepUp === true ? challengedScopes(received) : undefined
+            if (challenged !== undefined) {
+              held = holdRefusal(received, challenged, answer)
+              return
+            }
             if (other === undefined) {
               begun = true
               answer.begin(received.status, headersBack(received.headers))
@@ -127,8 +144,13 @@ export function createForwarder(ports: {
             stop()
             settle(other)
           },
-          data: (chunk) => dropping !== undefined || answer.write(chunk),
+          data(chunk) {
+            if (held === undefined) return dropping !== undefined || answer.write(chunk)
+            held.add(chunk)
+            return true
+          },
           end() {
+            if (held !== undefined) return settle(held)
             if (dropping === undefined) answer.end()
             settle('done')
           },
@@ -153,6 +175,32 @@ export function createForwarder(ports: {
   }
 
   return { forward }
+}
+
+const mostHeldBytes = 64 * 1024
+
+/** Keeps a refusal until it is known whether it is passed on. */
+function holdRefusal(
+  { status, headers }: UpstreamAnswerHead,
+  challenged: readonly string[],
+  answer: StreamedAnswer,
+): InsufficientScope & { readonly add: (chunk: Uint8Array) => void } {
+  const chunks: Uint8Array[] = []
+  let bytes = 0
+  return {
+    challenged,
+    add(chunk) {
+      bytes += chunk.length
+      // What explains a refusal is short; what is not goes nowhere.
+      if (bytes <= mostHeldBytes) chunks.push(chunk)
+    },
+    pass() {
+      const { 'content-length': _length, ...others } = headersBack(headers)
+      answer.begin(status, others)
+      answer.write(Buffer.concat(chunks))
+      answer.end()
+    },
+  }
 }
 
 const redirects: ReadonlySet<number> = new Set([301, 302, 303, 307, 308])

@@ -1,6 +1,7 @@
 import type {
   Connections,
   CredentialResolver,
+  OAuthConnector,
   RefusalRecorder,
 } from '../core/ports/broker-services.ts'
 import type { Clock } from '../core/ports/clock.ts'
@@ -11,6 +12,7 @@ import type {
 } from '../core/ports/gateway-session-records.ts'
 import type { Notices } from '../core/ports/notices.ts'
 import type { Sealer } from '../core/ports/sealer.ts'
+import type { StepUps } from '../core/ports/step-ups.ts'
 import type { StorageHealth } from '../core/ports/storage-health.ts'
 import type { UpstreamClient } from '../core/ports/upstream-client.ts'
 import { createForwarder } from './forward.ts'
@@ -24,6 +26,7 @@ import { createSessionEraMcp } from './mcp/session-era.ts'
 import { createSessions } from './mcp/sessions.ts'
 import { createWaitingStreams } from './mcp/waiting-streams.ts'
 import type { OpenCalls } from './open-calls.ts'
+import { createStepUpLinks } from './step-up.ts'
 
 /** How often it is looked whether the database is still heard from. */
 const lookEveryMs = 1000
@@ -33,6 +36,8 @@ export function createGateway(ports: {
   readonly resolver: CredentialResolver
   readonly records: Pick<RefusalRecorder, 'settled'>
   readonly connections: Pick<Connections, 'find'>
+  readonly connector: Pick<OAuthConnector, 'offerLink'>
+  readonly stepUps: StepUps
   readonly openCalls: OpenCalls
   readonly upstreamClient: UpstreamClient
   readonly sessionRecords: GatewaySessionRecords
@@ -45,7 +50,7 @@ export function createGateway(ports: {
   stop(): Promise<void>
 } {
   const { connections, upstreamClient, sessionRecords, sealer, notices } = ports
-  const { openCalls, storage, clock } = ports
+  const { connector, stepUps, openCalls, storage, clock } = ports
   const resolver: CredentialResolver = {
     async resolve(request) {
       try {
@@ -69,6 +74,7 @@ export function createGateway(ports: {
     sessions,
     records: sessionRecords,
   })
+  const stepUpLinks = createStepUpLinks({ connections, connector, stepUps })
   const modern = createModernMcp({
     resolver,
     forwarder,
@@ -76,6 +82,7 @@ export function createGateway(ports: {
     requestStates: createRequestStates({ sealer, clock }),
     connectionWait,
     waitingStreams,
+    stepUpLinks,
   })
   const sessionEra = createSessionEraMcp({
     resolver,
@@ -84,6 +91,7 @@ export function createGateway(ports: {
     sessions,
     records: sessionRecords,
     waitingStreams,
+    stepUpLinks,
   })
   // A disconnect on another replica could not be heard any more, and streams must not outlive it.
   const watch = setInterval(() => {
@@ -92,7 +100,7 @@ export function createGateway(ports: {
   watch.unref()
 
   return {
-    proxy: createHttpProxy({ resolver, forwarder }),
+    proxy: createHttpProxy({ resolver, forwarder, stepUpLinks }),
     mcp: createMcpGateway({ modern, sessionEra }),
     async stop() {
       clearInterval(watch)

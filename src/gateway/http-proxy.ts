@@ -3,12 +3,14 @@ import type { CredentialResolver } from '../core/ports/broker-services.ts'
 import type { GatewayCall } from '../core/ports/gateway.ts'
 import { readBody } from './body.ts'
 import { announcedBytes, type Forwarder, resolution } from './forward.ts'
+import type { StepUpLinks } from './step-up.ts'
 import { targetBelow } from './target.ts'
 
 /** Carries calls of plain HTTP to their upstream with the person's own credential, and the answer back as it comes. */
 export function createHttpProxy(ports: {
   readonly resolver: CredentialResolver
   readonly forwarder: Forwarder
+  readonly stepUpLinks: StepUpLinks
 }): (call: GatewayCall) => Promise<void> {
   return async (call) => {
     const target = targetBelow(new URL(call.upstream.url), call.tail)
@@ -21,9 +23,25 @@ export function createHttpProxy(ports: {
     const credential = await ports.resolver.resolve(resolution(call))
     const { headers, answer } = call
     const body = await readBody(call.body, announcedBytes(headers))
-    await ports.forwarder.forward(
-      { call, method: call.method, target, headers, body, answer, whenGone: 'abort' },
+    const outcome = await ports.forwarder.forward(
+      {
+        call,
+        method: call.method,
+        target,
+        headers,
+        body,
+        answer,
+        whenGone: 'abort',
+        mayStepUp: true,
+      },
       credential,
     )
+    if (typeof outcome === 'string') return
+    const stepUp = await ports.stepUpLinks.offer(call, outcome.challenged)
+    if (stepUp === undefined) return outcome.pass()
+    throw new BrokerError('connect_required', {
+      reason: 'insufficient_scope',
+      connectUrl: stepUp.link,
+    })
   }
 }

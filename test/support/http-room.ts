@@ -79,6 +79,7 @@ export function upstream(name: string, more: Partial<Upstream> = {}): Upstream {
       clientId: 'onbehalf',
       clientAuthentication: { method: 'none' },
       scopes: ['files:read'],
+      stepUpScopes: [],
       authorizationParameters: {},
       tokenParameters: {},
       resource: undefined,

@@ -28,6 +28,7 @@ export function oauthUpstream(
         method: 'client_secret_basic',
         secret: new Secret('CNRY-CS-client-secret'),
       },
+      stepUpScopes: [],
       scopes: ['files:read'],
       authorizationParameters: {},
       tokenParameters: {},

@@ -34,7 +34,11 @@ export type RichMcpUpstream = {
  * 2026-07-28 unless `eras` says otherwise. It takes any bearer, and writes down whose it was.
  */
 export async function startRichMcpUpstream(
-  options: { readonly eras?: 'both' | 'session' } = {},
+  options: {
+    readonly eras?: 'both' | 'session'
+    /** The scope that a token needs for a tool. */
+    readonly toolScopes?: Readonly<Record<string, string>>
+  } = {},
 ): Promise<RichMcpUpstream> {
   const holders: unknown[] = []
   const sessions = new Map<string, Set<unknown>>()
@@ -49,11 +53,19 @@ export async function startRichMcpUpstream(
       return
     }
     holders.push(holder)
+    const body = request.method === 'POST' ? await bodyOf(request) : undefined
+    const needed = options.toolScopes?.[toolIn(body) ?? '']
+    if (needed !== undefined && !scopesOf(request).includes(needed)) {
+      const challenge = `Bearer error="insufficient_scope", scope="${needed}", error_description="more"`
+      response.writeHead(403, { 'www-authenticate': challenge, 'content-type': 'application/json' })
+      response.end('{"error":"insufficient_scope"}')
+      return
+    }
     const isModern =
       request.headers['mcp-method'] !== undefined ||
       request.headers['mcp-protocol-version'] === '2026-07-28'
     if (isModern && options.eras !== 'session') {
-      await modern(request as unknown as NodeIncomingMessageLike, response)
+      await modern(request as unknown as NodeIncomingMessageLike, response, body)
       return
     }
     const id = request.headers['mcp-session-id']
@@ -61,13 +73,9 @@ export async function startRichMcpUpstream(
       const transport = transports.get(id)
       sessions.get(id)?.add(holder)
       if (transport === undefined) response.writeHead(404).end()
-      else await transport.handleRequest(request, response)
+      else await transport.handleRequest(request, response, body)
       return
     }
-    const chunks: Buffer[] = []
-    for await (const chunk of request) chunks.push(chunk as Buffer)
-    const text = Buffer.concat(chunks).toString()
-    const body: unknown = text === '' ? undefined : JSON.parse(text)
     if (!isInitializeRequest(body)) {
       response.writeHead(400, { 'content-type': 'application/json' })
       response.end('{"jsonrpc":"2.0","id":null,"error":{"code":-32600,"message":"no session"}}')
@@ -176,8 +184,30 @@ function richServer(slow: RichMcpUpstream['slow']): McpServer {
   return server
 }
 
-function holderOf(request: IncomingMessage): unknown {
+async function bodyOf(request: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = []
+  for await (const chunk of request) chunks.push(chunk as Buffer)
+  const text = Buffer.concat(chunks).toString()
+  return text === '' ? undefined : JSON.parse(text)
+}
+
+function toolIn(body: unknown): string | undefined {
+  const { method, params } = (body ?? {}) as { method?: string; params?: { name?: string } }
+  return method === 'tools/call' ? params?.name : undefined
+}
+
+type Claims = { readonly sub?: unknown; readonly scope?: string }
+
+function claimsOf(request: IncomingMessage): Claims | undefined {
   const payload = request.headers.authorization?.split('.')[1]
   if (payload === undefined) return undefined
-  return (JSON.parse(Buffer.from(payload, 'base64url').toString()) as { sub?: unknown }).sub
+  return JSON.parse(Buffer.from(payload, 'base64url').toString()) as Claims
+}
+
+function holderOf(request: IncomingMessage): unknown {
+  return claimsOf(request)?.sub
+}
+
+function scopesOf(request: IncomingMessage): readonly string[] {
+  return claimsOf(request)?.scope?.split(' ') ?? []
 }

@@ -114,6 +114,8 @@ export interface OAuthConnector {
     readonly person: Person
     readonly upstream: Upstream
     readonly claims: Secret | undefined
+    /** What to ask for instead of what is configured. */
+    readonly scopes?: readonly string[]
   }): Promise<string>
 
   /** What the page behind a link shows. @throws BrokerError connect_link_invalid, connect_wrong_person */

@@ -6,9 +6,12 @@ import type { Upstream } from '../../core/upstream.ts'
 
 /** Waits for a person to finish connecting, in a browser and on whichever replica. */
 export type ConnectionWait = {
-  /** Resolves when the person is connected, when 20 s have passed, or when the caller went away. */
-  readonly untilConnected: (call: GatewayCall) => Promise<void>
-  readonly isConnected: (call: GatewayCall) => Promise<boolean>
+  /**
+   * Resolves when the person is connected (`replaces`: by a connection other than the one that began then), when 20 s have passed,
+   * or when the caller went away.
+   */
+  readonly untilConnected: (call: GatewayCall, replaces: Date | undefined) => Promise<void>
+  readonly isConnected: (call: GatewayCall, replaces?: Date) => Promise<boolean>
   /** Calls `look` whenever the connection may have changed, and every few seconds. Gives what ends it. */
   readonly watch: (person: PersonId, upstream: Upstream, look: () => void) => () => void
 }
@@ -23,9 +26,10 @@ export function createConnectionWait(ports: {
 }): ConnectionWait {
   const { connections, notices } = ports
 
-  async function isConnected({ person, upstream }: GatewayCall): Promise<boolean> {
-    const { status } = await connections.find(person, upstream, true)
-    return status === 'connected'
+  async function isConnected({ person, upstream }: GatewayCall, replaces?: Date): Promise<boolean> {
+    const { status, connectedAt } = await connections.find(person, upstream, true)
+    if (status !== 'connected') return false
+    return replaces === undefined || connectedAt?.getTime() !== replaces.getTime()
   }
 
   const watch: ConnectionWait['watch'] = (person, upstream, look) => {
@@ -45,8 +49,8 @@ export function createConnectionWait(ports: {
   return {
     isConnected,
     watch,
-    async untilConnected(call) {
-      if (await isConnected(call)) return
+    async untilConnected(call, replaces) {
+      if (await isConnected(call, replaces)) return
       await new Promise<void>((resolve) => {
         const done = () => {
           endWatch()
@@ -56,7 +60,7 @@ export function createConnectionWait(ports: {
         const timer = setTimeout(done, longestMs)
         const look = async (): Promise<void> => {
           // A database that cannot be asked says nothing; it is asked again.
-          const connected = await isConnected(call).catch(() => false)
+          const connected = await isConnected(call, replaces).catch(() => false)
           if (connected) done()
         }
         const endWatch = watch(call.person, call.upstream, () => void look())

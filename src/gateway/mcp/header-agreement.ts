@@ -31,6 +31,7 @@ function nameOf({ method, params }: McpMessage): unknown {
       return params['name']
     case 'resources/read':
       return params['uri']
+    case undefined:
     default:
       return undefined
   }

@@ -57,6 +57,7 @@ function healthyResultOf(
       return { ...cacheable, resources: [] }
     case 'resources/templates/list':
       return { ...cacheable, resourceTemplates: [] }
+    case undefined:
     default:
       return undefined
   }

@@ -3,6 +3,7 @@ import type { CredentialResolver, ResolvedCredential } from '../../core/ports/br
 import type { GatewayCall } from '../../core/ports/gateway.ts'
 import type { GatewayBody } from '../body.ts'
 import { type Forwarder, resolution } from '../forward.ts'
+import type { StepUpLinks } from '../step-up.ts'
 import { sendAccepted, sendJson } from './answers.ts'
 import type { ConnectionWait } from './connection-wait.ts'
 import {
@@ -35,8 +36,10 @@ export function createModernMcp(ports: {
   readonly requestStates: RequestStates
   readonly connectionWait: ConnectionWait
   readonly waitingStreams: WaitingStreams
+  readonly stepUpLinks: StepUpLinks
 }): (call: GatewayCall, body: GatewayBody, message: McpMessage) => Promise<void> {
-  const { resolver, forwarder, knownServers, requestStates, connectionWait, waitingStreams } = ports
+  const { resolver, forwarder, knownServers, requestStates, connectionWait } = ports
+  const { waitingStreams, stepUpLinks } = ports
 
   return async (call, received, message) => {
     const { answer, person, upstream } = call
@@ -49,16 +52,16 @@ export function createModernMcp(ports: {
     if (known.revisions?.length === 0) return refuseRevision(call, message)
 
     const state = requestStates.judge(person, upstream.name, message)
-    const action = state === 'ours' ? promptAnswer(message) : undefined
-    if (action === 'accept' || (state === 'ours' && action === undefined)) {
-      await connectionWait.untilConnected(call)
-    }
+    const isRetry = state.kind === 'ours'
+    const action = isRetry ? promptAnswer(message) : undefined
+    const isRefused = action === 'decline' || action === 'cancel'
+    if (isRetry && !isRefused) await connectionWait.untilConnected(call, state.replaces)
     const standing = await standingOf(call, message)
     if (standing.kind === 'unconnected') {
-      if (action === 'decline' || action === 'cancel') {
+      if (isRefused) {
         return sendJson(answer, 200, promptAsText(message, 'modern', upstream, standing.link))
       }
-      return answerUnconnected(call, message, standing.link, state === 'ours')
+      return answerUnconnected(call, message, standing.link, isRetry)
     }
     if (isConnectTool(message, upstream)) {
       return sendJson(answer, 200, alreadyConnected(message, 'modern', upstream))
@@ -66,10 +69,10 @@ export function createModernMcp(ports: {
     await knownServers.ask(call, standing.credential)
     // What is ours of a retry is none of the upstream's business; everything else goes up as it came.
     const body: GatewayBody =
-      state === 'foreign'
+      state.kind === 'foreign'
         ? received
         : { kind: 'whole', content: Buffer.from(JSON.stringify(withoutPrompt(message))) }
-    await forwarder.forward(
+    const outcome = await forwarder.forward(
       {
         call,
         method: 'POST',
@@ -78,9 +81,31 @@ export function createModernMcp(ports: {
         body,
         answer,
         whenGone: 'abort',
+        mayStepUp: isRequest(message),
       },
       standing.credential,
     )
+    if (typeof outcome === 'string') return
+    const stepUp = await stepUpLinks.offer(call, outcome.challenged)
+    // Whoever said no to it gets what the upstream says.
+    if (stepUp === undefined || isRefused) return outcome.pass()
+    prompt(call, message, stepUp.link, { isRetry, replaces: stepUp.connectedAt })
+  }
+
+  /** Asks for the person in the form that the client takes. */
+  function prompt(
+    { answer, person, upstream }: GatewayCall,
+    message: McpMessage,
+    link: string,
+    asked: { readonly isRetry: boolean; readonly replaces: Date | undefined },
+  ): void {
+    if (!mayPrompt(message.method) || !takesLinks(capabilitiesOf(message))) {
+      return sendJson(answer, 200, promptAsText(message, 'modern', upstream, link))
+    }
+    const state = requestStates.issue(person, upstream.name, message, asked.replaces)
+    // Whoever accepted has the link; asked again at once, a client would open it again and again.
+    const shown = asked.isRetry ? undefined : { upstream, link }
+    sendJson(answer, 200, inputRequired(message, state, shown))
   }
 
   async function standingOf(call: GatewayCall, message: McpMessage): Promise<Standing> {
@@ -103,19 +128,13 @@ export function createModernMcp(ports: {
     link: string,
     isRetry: boolean,
   ): Promise<void> {
-    const { answer, person, upstream } = call
+    const { answer, upstream } = call
     if (!isRequest(message)) return sendAccepted(answer)
     if (message.method === 'subscriptions/listen') return waitingStreams.listen(call, message)
     const known = await knownServers.find(upstream.name)
     const healthy = healthyResult(message, 'modern', upstream, known)
     if (healthy !== undefined) return sendJson(answer, 200, healthy)
-    if (mayPrompt(message.method) && takesLinks(capabilitiesOf(message))) {
-      const state = requestStates.issue(person, upstream.name, message)
-      // Whoever accepted has the link; asked again at once, a client would open it again and again.
-      const prompt = isRetry ? undefined : { upstream, link }
-      return sendJson(answer, 200, inputRequired(message, state, prompt))
-    }
-    return sendJson(answer, 200, promptAsText(message, 'modern', upstream, link))
+    prompt(call, message, link, { isRetry, replaces: undefined })
   }
 }
 

@@ -17,17 +17,23 @@ const validMs = 10 * 60_000
  * for and until when: a client, or whoever gave it to one, could otherwise make it stand for another call.
  */
 export type RequestStates = {
-  readonly issue: (person: PersonId, upstream: string, message: McpMessage) => string
-  /**
-   * `ours`: fits this very call. `misfit`: written like ours and does not fit; never to be sent on. `foreign`: the upstream's, or
-   * there is none.
-   */
-  readonly judge: (
+  /** `replaces`: when the connection began that is not enough for this call. */
+  readonly issue: (
     person: PersonId,
     upstream: string,
     message: McpMessage,
-  ) => 'ours' | 'misfit' | 'foreign'
+    replaces: Date | undefined,
+  ) => string
+  readonly judge: (person: PersonId, upstream: string, message: McpMessage) => JudgedState
 }
+
+/**
+ * `ours`: fits this very call. `misfit`: written like ours and does not fit; never to be sent on. `foreign`: the upstream's, or
+ * there is none.
+ */
+export type JudgedState =
+  | { readonly kind: 'ours'; readonly replaces: Date | undefined }
+  | { readonly kind: 'misfit' | 'foreign' }
 
 export function createRequestStates(ports: {
   readonly sealer: Sealer
@@ -38,27 +44,36 @@ export function createRequestStates(ports: {
   const placeOf = ({ issuer, userId }: PersonId, upstream: string) =>
     ({ table: 'mcp_request_state', field: 'state', issuer, userId, upstream }) as const
 
-  function fits(sealed: string, person: PersonId, upstream: string, message: McpMessage): boolean {
+  function judgeSealed(
+    sealed: string,
+    person: PersonId,
+    upstream: string,
+    message: McpMessage,
+  ): JudgedState {
     try {
       const bytes = Buffer.from(sealed, 'base64url')
       const text = sealer.open(bytes, placeOf(person, upstream)).reveal()
-      const [untilMs, digest] = text.split(' ')
-      return Number(untilMs) > clock.now().getTime() && digest === digestOf(message)
+      const [untilMs, digest, replacesMs] = text.split(' ')
+      const fits = Number(untilMs) > clock.now().getTime() && digest === digestOf(message)
+      if (!fits) return { kind: 'misfit' }
+      const replaces = replacesMs === 'none' ? undefined : new Date(Number(replacesMs))
+      return { kind: 'ours', replaces }
     } catch (error) {
-      if (isBrokerError(error, 'credential_corrupt')) return false
+      if (isBrokerError(error, 'credential_corrupt')) return { kind: 'misfit' }
       throw error
     }
   }
 
   return {
-    issue(person, upstream, message) {
-      const text = new Secret(`${clock.now().getTime() + validMs} ${digestOf(message)}`)
+    issue(person, upstream, message, replaces) {
+      const untilMs = clock.now().getTime() + validMs
+      const text = new Secret(`${untilMs} ${digestOf(message)} ${replaces?.getTime() ?? 'none'}`)
       return `${prefix}${sealer.seal(text, placeOf(person, upstream)).toString('base64url')}`
     },
     judge(person, upstream, message) {
       const state = message.params['requestState']
-      if (typeof state !== 'string' || !state.startsWith(prefix)) return 'foreign'
-      return fits(state.slice(prefix.length), person, upstream, message) ? 'ours' : 'misfit'
+      if (typeof state !== 'string' || !state.startsWith(prefix)) return { kind: 'foreign' }
+      return judgeSealed(state.slice(prefix.length), person, upstream, message)
     },
   }
 }

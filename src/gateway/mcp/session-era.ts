@@ -7,6 +7,7 @@ import type {
 } from '../../core/ports/gateway-session-records.ts'
 import type { GatewayBody } from '../body.ts'
 import { type Forwarder, headerOf, resolution } from '../forward.ts'
+import type { StepUpLinks } from '../step-up.ts'
 import { sendAccepted, sendJson } from './answers.ts'
 import { answerTo, collect, resultIn } from './collected-answer.ts'
 import {
@@ -47,8 +48,10 @@ export function createSessionEraMcp(ports: {
   readonly sessions: Sessions
   readonly records: Pick<GatewaySessionRecords, 'addElicitation'>
   readonly waitingStreams: WaitingStreams
+  readonly stepUpLinks: StepUpLinks
 }): SessionEraMcp {
-  const { resolver, forwarder, knownServers, sessions, records, waitingStreams } = ports
+  const { resolver, forwarder, knownServers, sessions, records, waitingStreams, stepUpLinks } =
+    ports
 
   /** Undefined where the call was answered: a session that is missing, unknown, or somebody else's. */
   async function sessionOf(call: GatewayCall): Promise<GatewaySessionRecord | undefined> {
@@ -140,7 +143,12 @@ export function createSessionEraMcp(ports: {
     call: GatewayCall,
     session: GatewaySessionRecord,
     credential: ResolvedCredential,
-    sent: { readonly method: 'POST' | 'GET'; readonly body: GatewayBody },
+    sent: {
+      readonly method: 'POST' | 'GET'
+      readonly body: GatewayBody
+      /** The request that a 403 for want of scope would be about. */
+      readonly request?: McpMessage
+    },
   ): Promise<void> {
     let seen: GatewaySessionRecord = session
     for (let attempt = 0; ; attempt += 1) {
@@ -157,10 +165,16 @@ export function createSessionEraMcp(ports: {
           // The upstream forgot its session. Clients do not begin anew by themselves, so the gateway does, once.
           isStale: ({ status }) =>
             status === 404 && at.id !== undefined && attempt === 0 && sent.body.kind === 'whole',
+          mayStepUp: sent.request !== undefined,
         },
         credential,
       )
       if (outcome === 'done') return
+      if (outcome !== 'stale') {
+        const stepUp = await stepUpLinks.offer(call, outcome.challenged)
+        if (stepUp === undefined || sent.request === undefined) return outcome.pass()
+        return sendJson(call.answer, 200, await prompt(call, session, sent.request, stepUp.link))
+      }
       await sessions.forgetUpstream((await sessions.find(sessionIdOf(call), call)) ?? seen)
       seen = { ...seen, at: undefined }
     }
@@ -177,6 +191,16 @@ export function createSessionEraMcp(ports: {
     const known = await knownServers.find(upstream.name)
     const healthy = healthyResult(message, 'session', upstream, known)
     if (healthy !== undefined) return healthy
+    return prompt(call, session, message, link)
+  }
+
+  /** Asks for the person in the form that the client takes. */
+  async function prompt(
+    { upstream }: GatewayCall,
+    session: GatewaySessionRecord,
+    message: McpMessage,
+    link: string,
+  ): Promise<JsonObject> {
     const mayElicit =
       session.revision === elicitingRevision && takesLinks(session.initialize['capabilities'])
     if (!mayPrompt(message.method) || !mayElicit) {
@@ -217,7 +241,8 @@ export function createSessionEraMcp(ports: {
       return sendJson(answer, 200, alreadyConnected(first, 'session', upstream))
     }
     await waitingStreams.handOver(session)
-    await forwardInSession(call, session, standing.credential, { method: 'POST', body })
+    const request = !isBatch && isRequest(first) ? { request: first } : {}
+    await forwardInSession(call, session, standing.credential, { method: 'POST', body, ...request })
   }
 
   return {

@@ -28,6 +28,23 @@ export const gatewaySession = pgTable(
   ],
 )
 
+/** People who connected again to give an upstream more scopes; those of the last 10 minutes count. */
+export const stepUp = pgTable(
+  'step_up',
+  {
+    issuer: text().notNull(),
+    userId: text('user_id').notNull(),
+    upstream: text().notNull(),
+    /** Sorted. */
+    scopes: text().array().notNull(),
+    completedAt: instant('completed_at').notNull(),
+  },
+  (table) => [
+    index('step_up_person').on(table.issuer, table.userId, table.upstream),
+    index('step_up_completed').on(table.completedAt),
+  ],
+)
+
 /** What MCP upstreams said of themselves, for people who are not connected yet. */
 export const upstreamServer = pgTable('upstream_server', {
   upstream: text().primaryKey(),
