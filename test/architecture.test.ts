@@ -51,6 +51,7 @@ const packageRooms: Readonly<Record<string, readonly string[]>> = {
 const rootFiles = [
   'activity-proof.ts',
   'activity-questions.ts',
+  'garbage-collection.ts',
   'main.ts',
   'index.ts',
   'keys.ts',
