@@ -1,3 +1,4 @@
+import type { Actor, Person } from './caller.ts'
 import { BrokerError, isBrokerError } from './errors.ts'
 import type { Authenticator } from './ports/authenticator.ts'
 import type {
@@ -36,44 +37,48 @@ export function createEmbeddedResolver(ports: {
 }): EmbeddedResolver {
   const { upstreams, authenticator, resolver, refusals, newRequestId, clock } = ports
   return {
-    async resolve(asked) {
+    async resolve({ upstream: name, subjectToken, rejected }) {
       refusals.admit()
+      const call = { requestId: newRequestId(), startedAt: clock.now(), actor }
       try {
-        return await resolve(asked)
+        const upstream = upstreams.get(name)
+        if (upstream === undefined) {
+          throw refused(call, undefined, new BrokerError('unknown_upstream'))
+        }
+        let person: Person
+        try {
+          const verified = authenticator.verifyBearer(subjectToken, { kind: 'upstream', upstream })
+          person = verified instanceof Promise ? await verified : verified
+        } catch (error) {
+          throw refused(call, upstream, error)
+        }
+        return await resolver.resolve({
+          requestId: call.requestId,
+          startedAt: call.startedAt,
+          actor,
+          person,
+          subjectToken: new Secret(subjectToken),
+          service: undefined,
+          upstream,
+          rejected,
+        })
       } finally {
         await refusals.settled()
       }
     },
   }
 
-  async function resolve({
-    upstream: name,
-    subjectToken,
-    rejected,
-  }: Parameters<EmbeddedResolver['resolve']>[0]): Promise<ResolvedCredential> {
-    const call = { requestId: newRequestId(), startedAt: clock.now(), actor }
-    const upstream = upstreams.get(name)
-    const refused = (error: BrokerError): BrokerError => {
-      refusals.refused({ ...call, person: undefined, upstream, reason: auditReasonOf(error) })
-      return error
-    }
-    if (upstream === undefined) throw refused(new BrokerError('unknown_upstream'))
-    const person = await verify(subjectToken, upstream).catch((error: unknown) => {
-      if (!isBrokerError(error)) throw error
-      const isBadToken = isBrokerError(error, 'unauthenticated', 'insufficient_scope')
-      throw refused(isBadToken ? new BrokerError('invalid_subject_token', { cause: error }) : error)
-    })
-    return resolver.resolve({
-      ...call,
-      person,
-      subjectToken: new Secret(subjectToken),
-      service: undefined,
-      upstream,
-      rejected,
-    })
-  }
-
-  async function verify(token: string, upstream: Upstream) {
-    return authenticator.verifyBearer(token, { kind: 'upstream', upstream })
+  /** Leaves the record of a call that the resolver is not asked about, and gives its error in the words of a resolution. */
+  function refused(
+    call: { readonly requestId: string; readonly startedAt: Date; readonly actor: Actor },
+    upstream: Upstream | undefined,
+    error: unknown,
+  ): unknown {
+    if (!isBrokerError(error)) return error
+    const refusal = isBrokerError(error, 'unauthenticated', 'insufficient_scope')
+      ? new BrokerError('invalid_subject_token', { cause: error })
+      : error
+    refusals.refused({ ...call, person: undefined, upstream, reason: auditReasonOf(refusal) })
+    return refusal
   }
 }
