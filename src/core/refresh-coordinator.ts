@@ -13,7 +13,7 @@ import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
 import type { RenewalSetback, SetbackKind } from './setback.ts'
 import { waitAtMost } from './single-flight.ts'
-import { bindingOf, type Upstream } from './upstream.ts'
+import { bindingOf, isSameBinding, type Upstream } from './upstream.ts'
 import type { Wakeup, Wakeups } from './wakeups.ts'
 
 /**
@@ -150,7 +150,10 @@ export function createRefreshCoordinator(ports: {
       const found = await othersOutcome(work, giveUpAtMs)
       if (found === undefined) continue
       const { credential } = found
-      if (credential.generation === current.generation || !isEnded(credential)) return found
+      const isSame = credential.generation === current.generation
+      // Of another configuration, it is not ours to send anything of.
+      const isOurs = isSameBinding(credential.binding, bindingOf(work.upstream.credential))
+      if (isSame || !isOurs || !isEnded(credential)) return found
       // Renewed elsewhere since this replica last looked, and ended since.
       return renewInTurn({ ...work, current: credential })
     }
