@@ -162,6 +162,18 @@ describe('Any route on a socket', () => {
     },
   )
 
+  it.each([
+    ['two Hosts', 'Host: evil.example'],
+    ['two Authorization headers', key],
+    ['two media types', 'Content-Type: text/plain\r\nContent-Type: application/json'],
+    ['a coding that some read as chunks', 'Transfer-Encoding: xchunked'],
+  ])('F4: refuses %s at resolve, which stands before the edge', async (_what, line) => {
+    const asked = http.room.asked.length
+    const answer = await send(request(resolveLine, [host, key, length, line], body))
+    expect(answer.status).toBe(400)
+    expect(http.room.asked.length).toBe(asked)
+  })
+
   it('refuses a length and chunks together', async () => {
     const answer = await send(
       request(resolveLine, [host, key, length, 'Transfer-Encoding: chunked'], body),

@@ -123,6 +123,11 @@ describe('POST /api/v1/resolve: the credential', () => {
     expect(await response.json()).toMatchObject({ max_age: 0 })
   })
 
+  it('stands alone in the router: no search, and nothing runs around it', () => {
+    const { app } = createHttpRoom()
+    expect(app.router.match('POST', '/api/v1/resolve')[0]).toHaveLength(1)
+  })
+
   it('takes only a UUID as the request id', async () => {
     const http = createHttpRoom()
     const body = { upstream: 'files', subject_token: adaToken }

@@ -8,7 +8,7 @@ import { auditReasonOf } from '../../core/resolution-recorder.ts'
 import { Secret } from '../../core/secret.ts'
 import type { Upstream } from '../../core/upstream.ts'
 import { parseBearer, refuseQueryToken, sendsToken } from '../callers.ts'
-import { requestIdOf } from '../edge.ts'
+import { refuseAmbiguousHead, requestIdOf } from '../edge.ts'
 import { endOfTurn } from '../end-of-turn.ts'
 import type { HttpApp, HttpContext } from '../http-env.ts'
 import type { Problems } from '../problem.ts'
@@ -76,12 +76,13 @@ export function addResolveRoute(
     ]),
   )
 
-  /** One function without a helper of its own to await: a promise more is a good part of what a warm call costs. */
+  /** One function, which awaits only what is a promise: each one more is a good part of what a warm call costs. */
   async function answer(c: HttpContext): Promise<Response> {
     const startedAt = clock.now()
     const requestId = requestIdOf(c.req.header('x-request-id'))
     let isAdmitted = false
     try {
+      refuseAmbiguousHead(c)
       const service = authenticate(c)
       const body = await readJson(c, resolveBody)
       refuseBothOrNeither(body)
