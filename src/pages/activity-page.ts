@@ -13,7 +13,7 @@ import type { Markup } from './markup.ts'
 
 /** The latest records of the activity log, for admins. */
 export function activityPage(view: ActivityPageView): Promise<string> {
-  const { viewer, records, nextQuery, refusedField } = view
+  const { viewer, records, nextQuery, exportQuery, refusedField } = view
   return layout({
     title: 'Activity',
     viewer,
@@ -26,13 +26,23 @@ ${
     : html`<p class="notice bad" role="alert">The filter <code>${refusedField}</code> is not as it should be.</p>`
 }
 ${records.length === 0 && refusedField === undefined ? html`<p class="empty">No record fits.</p>` : table(records)}
-${nextQuery === undefined ? html`` : html`<p class="actions"><a class="button second" href="/activity?${nextQuery}">Older records</a></p>`}`,
+${actions(nextQuery, exportQuery)}`,
   })
+}
+
+function actions(nextQuery: string | undefined, exportQuery: string | undefined): Markup {
+  if (exportQuery === undefined) return html``
+  const next =
+    nextQuery === undefined
+      ? html``
+      : html`<a class="button second" href="/activity?${nextQuery}">Older records</a> `
+  return html`<p class="actions">${next}<a class="button second" href="/api/v1/activity/export?${exportQuery}">Export all that fit (CSV)</a></p>`
 }
 
 function filterForm({ filter }: ActivityPageView): Markup {
   return html`<form method="get" action="/activity" class="filters">
 ${textField('user_id', 'Person', filter.userId)}
+${textField('issuer', 'Issuer', filter.issuer)}
 ${textField('upstream', 'Upstream', filter.upstream)}
 ${textField('actor_id', 'Actor', filter.actorId)}
 ${textField('request_id', 'Request', filter.requestId)}

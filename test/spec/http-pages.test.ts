@@ -522,7 +522,7 @@ describe('/activity', () => {
   it('shows an admin the records, filtered as asked', async () => {
     const http = createHttpRoom()
     http.room.records.push(record)
-    const path = '/activity?user_id=ada&upstream=&outcome=success&since=2026-11-01&reason='
+    const path = '/activity?user_id=ada&upstream=&outcome=success&since=2026-11-01&reason=&limit=20'
     const response = await browserOf(http, admin).get(path)
     expect(response.status).toBe(200)
     const text = await response.text()
@@ -531,6 +531,9 @@ describe('/activity', () => {
     expect(text).toContain('service edge')
     expect(text).toContain('&lt;i&gt;ada&lt;/i&gt;')
     expect(text).toContain('<option selected>success</option>')
+    expect(text, 'all that fit, wherever the page is').toContain(
+      'href="/api/v1/activity/export?user_id=ada&amp;outcome=success&amp;since=2026-11-01&amp;format=csv"',
+    )
     expect(http.room.filters).toEqual([
       { userId: ['ada'], outcome: ['success'], since: new Date('2026-11-01T00:00:00Z') },
     ])

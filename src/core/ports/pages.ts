@@ -67,6 +67,8 @@ export type ActivityPageView = {
   readonly filter: ActivityFilter
   /** Query of the next page, without the question mark; undefined on the last. */
   readonly nextQuery: string | undefined
+  /** Query of an export of all that fits, likewise; undefined where nothing was searched. */
+  readonly exportQuery: string | undefined
   /** The filter field that was refused; nothing was searched then. */
   readonly refusedField: string | undefined
 }

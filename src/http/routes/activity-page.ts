@@ -19,7 +19,7 @@ export function addActivityPage(
     const query = parsed(params)
     if ('refusedField' in query) {
       const { refusedField } = query
-      const nothing = { records: [], filter: {}, nextQuery: undefined }
+      const nothing = { records: [], filter: {}, nextQuery: undefined, exportQuery: undefined }
       const page = await pages.activity({ viewer, ...nothing, refusedField })
       return pageAnswer(c, page, { status: 400 })
     }
@@ -30,6 +30,7 @@ export function addActivityPage(
       filter,
       records: found.records,
       nextQuery: nextQuery(params, found),
+      exportQuery: exportQuery(params),
       refusedField: undefined,
     })
     return pageAnswer(c, page)
@@ -54,5 +55,14 @@ function nextQuery(params: URLSearchParams, { next }: ActivityPage): string | un
   if (next === undefined) return undefined
   const query = new URLSearchParams(params)
   query.set('cursor', encodeActivityCursor(next))
+  return query.toString()
+}
+
+/** All that fits, wherever in it this page is. */
+function exportQuery(params: URLSearchParams): string {
+  const query = new URLSearchParams(params)
+  query.delete('cursor')
+  query.delete('limit')
+  query.set('format', 'csv')
   return query.toString()
 }
