@@ -74,7 +74,7 @@ describe('config check', () => {
   })
 
   it('says every problem at once on stderr, a line each, exit 2', async () => {
-    await write(fileWith({ public_url: 'x', nosuch: 1, audit: { durability: 'disk' } }))
+    await write(fileWith({ public_url: 'x', nosuch: 1, audit: { durability: 'paper' } }))
     const run = await onbehalf(['config', 'check'], { cwd: directory })
     expect(run).toMatchObject({ code: 2, stdout: '' })
     expect(run.stderr.split('\n')).toEqual([

@@ -686,12 +686,6 @@ describe('what does not work yet', () => {
       later,
     ],
     [
-      'step_up_scopes',
-      credentialWith({ step_up_scopes: ['x'] }),
-      'upstreams.files.credential.step_up_scopes',
-      later,
-    ],
-    [
       'authorization_server',
       fileWith({ authorization_server: { enabled: true } }),
       'authorization_server.enabled',
