@@ -36,7 +36,9 @@ import { createResolutionRecorder } from './core/resolution-recorder.ts'
 import type { Secret } from './core/secret.ts'
 import { waitAtMost } from './core/single-flight.ts'
 import type { CredentialMode, Upstream } from './core/upstream.ts'
+import { createServerChanges } from './core/server-changes.ts'
 import { createWakeups } from './core/wakeups.ts'
+import { createDiscovery } from './discovery.ts'
 import { createGateway } from './gateway/gateway.ts'
 import { createOpenCalls } from './gateway/open-calls.ts'
 import { createApp } from './http/app.ts'
@@ -124,7 +126,7 @@ export function compose(options: {
   readonly version: string
 }): ComposedBroker {
   const { config, databases, hooks, log } = options
-  const { publicUrl, upstreams } = config
+  const { publicUrl } = config
   // The database's: replicas whose own clocks are apart agree by it on when a credential ends.
   const { clock } = databases
   const http = createHttpClient({ log: log.warn })
@@ -146,7 +148,20 @@ export function compose(options: {
   const records = createCredentialRecords(databases.calls)
   const credentials = createCredentialStore({ records, sealer })
   const memory = createCredentialMemory()
-  const methods = countedMethods(createAcquisitionMethods({ http, clock, log }), metrics)
+  const discovery = createDiscovery({
+    config,
+    database: databases.calls,
+    sealer: watched,
+    http,
+    clock,
+    timer: unheldTimer,
+    log,
+    onChanged: () => memory.forgetAll(),
+  })
+  const { upstreams } = discovery
+  const onClientRefused = (upstream: Upstream) => discovery.clientRefused(upstream)
+  const oauth = { http, clock, log, onClientRefused }
+  const methods = countedMethods(createAcquisitionMethods(oauth), metrics)
   const wakeups = createWakeups({ notices: databases.notices })
   const attempts = createAcquisitionAttempts(databases.calls)
   const stopwatch = { read: () => performance.now() }
@@ -162,13 +177,14 @@ export function compose(options: {
     stepUps,
     publicUrl,
     upstreams,
+    discovery,
     connects: createConnectStore({
       records: createConnectRecords(databases.calls),
       sealer: watched,
     }),
     credentials,
     memory,
-    authorization: metrics.countCodes(createAuthorizationClient({ http, clock, log })),
+    authorization: metrics.countCodes(createAuthorizationClient(oauth)),
     method: methods.oauth_connect,
     attempts,
     audit,
@@ -208,6 +224,7 @@ export function compose(options: {
       random: Math.random,
     }),
     connector,
+    serverChanges: createServerChanges({ discovery }),
     policy: hooks.policy,
     records: resolutions,
     storage: databases.replica,
@@ -300,6 +317,7 @@ export function compose(options: {
     ...questions,
     activityProof: proof,
     protectedResources,
+    clientDocuments: discovery.clientDocuments,
     readiness: [
       {
         name: 'database',
@@ -326,13 +344,20 @@ export function compose(options: {
     }),
     keyCheck,
     proof,
-    start: () => background.start(),
-    recover: () => refresh.recover(),
+    start() {
+      discovery.start()
+      background.start()
+    },
+    async recover() {
+      await discovery.catchUp()
+      await refresh.recover()
+    },
     endStreams: () => activityFeed.stop(),
     async warmUp() {
       await identity.authenticator.probe()
     },
     async stop(graceMs) {
+      discovery.stop()
       await gateway.stop()
       const graceEndsAt = performance.now() + graceMs
       await waitAtMost(Promise.all([background.stop(), resolver.idle()]), graceMs)

@@ -56,6 +56,7 @@ const rootFiles = [
   'index.ts',
   'keys.ts',
   'compose.ts',
+  'discovery.ts',
   'broker.ts',
   'log.ts',
   'version.ts',

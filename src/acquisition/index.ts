@@ -2,7 +2,7 @@ import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
 import type { AuthorizationClient } from '../core/ports/authorization-client.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { HttpClient } from '../core/ports/http-client.ts'
-import type { CredentialMode } from '../core/upstream.ts'
+import type { CredentialMode, Upstream } from '../core/upstream.ts'
 import { createAuthorizationServers } from '../oauth/authorization-server.ts'
 import { createMetadataSource } from '../oauth/metadata.ts'
 import { createRevocations } from '../oauth/revocation.ts'
@@ -17,6 +17,8 @@ type Ports = {
   readonly http: HttpClient
   readonly clock: Clock
   readonly log?: TokenRequestLog
+  /** Told where a server does not know the client that discovery registered there; the failure waits for it. */
+  readonly onClientRefused?: (upstream: Upstream) => Promise<void>
 }
 
 /** Every way in which a credential comes to be, by the mode that the configuration names. */
@@ -38,8 +40,8 @@ export function createAuthorizationClient(ports: Ports): AuthorizationClient {
   return createCodeFlow(clientRoom(ports))
 }
 
-function clientRoom({ http, clock, log }: Ports) {
+function clientRoom({ http, clock, log, onClientRefused }: Ports) {
   const metadata = createMetadataSource({ http, clock })
   const servers = createAuthorizationServers({ metadata, clock, log })
-  return { servers, requests: createTokenRequests({ http, clock, servers, log }) }
+  return { servers, requests: createTokenRequests({ http, clock, servers, log, onClientRefused }) }
 }

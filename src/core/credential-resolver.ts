@@ -33,6 +33,7 @@ import {
 } from './refresh-coordinator.ts'
 import type { ResolutionRecorder } from './resolution-recorder.ts'
 import { Secret } from './secret.ts'
+import type { ServerChanges } from './server-changes.ts'
 import { createSingleFlight, type Flight, waitAtMost } from './single-flight.ts'
 import { bindingOf, isExchanged, isSameBinding, mayUseUpstream, type Upstream } from './upstream.ts'
 
@@ -68,6 +69,7 @@ export function createCredentialResolver(ports: {
   readonly refresh: RefreshCoordinator
   readonly acquirer: CredentialAcquirer
   readonly connector: Pick<OAuthConnector, 'offerLink'>
+  readonly serverChanges: ServerChanges
   readonly policy: PolicyHook | undefined
   readonly records: ResolutionRecorder
   readonly storage: StorageHealth
@@ -85,7 +87,7 @@ export function createCredentialResolver(ports: {
    */
   readonly startAfresh: (key?: string) => void
 } {
-  const { credentials, memory, refresh, acquirer, connector } = ports
+  const { credentials, memory, refresh, acquirer, connector, serverChanges } = ports
   const { policy, records, storage, clock } = ports
   const flights = createSingleFlight<Renewal>()
   /** The subject token that a flight exchanges. */
@@ -126,8 +128,13 @@ export function createCredentialResolver(ports: {
     }
   }
 
-  async function settle(request: ResolveRequest, attempt: Attempt): Promise<Settled> {
-    const { person, upstream } = request
+  async function settle(asked: ResolveRequest, attempt: Attempt): Promise<Settled> {
+    const { person } = asked
+    const isWritten = asked.upstream.credential.discovery === undefined
+    const upstream = isWritten
+      ? asked.upstream
+      : await serverChanges.settled(asked.upstream, renewalWaitMs)
+    const request = isWritten ? asked : { ...asked, upstream }
     const key: CredentialKey = {
       issuer: person.issuer,
       userId: person.userId,
@@ -270,7 +277,10 @@ export function createCredentialResolver(ports: {
     credential: Credential,
     attempt: Attempt,
   ): Promise<Settled> {
-    const work = () => renewal(key, request, credential, { forced: true })
+    const work = async () => {
+      await serverChanges.refuseIfChanged(request.upstream, credential.binding)
+      return renewal(key, request, credential, { forced: true })
+    }
     return landed(work, key, 'refresh', request, attempt)
   }
 
@@ -314,7 +324,11 @@ export function createCredentialResolver(ports: {
     const { upstream } = request
     if (isExchanged(upstream)) return exchange(key, request, { kind: 'stored', current }, options)
     if (!current.renewable) throw nothingToRenewWith()
-    return refresh.renew(key, upstream, current, options)
+    try {
+      return await refresh.renew(key, upstream, current, options)
+    } catch (error) {
+      throw await serverChanges.verdictOn(error, upstream, current.binding)
+    }
   }
 
   /** Exchanges the subject token; without one at hand, a refresh token that came with the last exchange does as well. */

@@ -19,6 +19,7 @@ import type { Clock } from './ports/clock.ts'
 import type { ConnectFlow, ConnectStore, ConnectTicket } from './ports/connect-store.ts'
 import type { CredentialStore } from './ports/credential-store.ts'
 import type { StepUps } from './ports/step-ups.ts'
+import type { UpstreamDiscovery } from './ports/upstream-discovery.ts'
 import { unavailable } from './refresh-coordinator.ts'
 import { type ConnectResult, resultAddress } from './return-to.ts'
 import { revokeTokens } from './revoke-tokens.ts'
@@ -42,6 +43,7 @@ import {
 export function createOAuthConnector(ports: {
   readonly publicUrl: string
   readonly upstreams: ReadonlyMap<string, Upstream>
+  readonly discovery: UpstreamDiscovery
   readonly connects: ConnectStore
   readonly credentials: CredentialStore
   readonly memory: CredentialMemory
@@ -53,11 +55,13 @@ export function createOAuthConnector(ports: {
   readonly clock: Clock
 }): OAuthConnector {
   const { publicUrl, upstreams, connects, credentials, memory, authorization, method } = ports
-  const { attempts, stepUps, audit, clock } = ports
+  const { discovery, attempts, stepUps, audit, clock } = ports
 
-  const issueLink: OAuthConnector['issueLink'] = async ({ person, upstream, returnTo }) => {
-    if (!mayUseUpstream(person, upstream)) throw new BrokerError('policy_denied')
-    if (!isConnectable(upstream)) throw new BrokerError('not_connectable')
+  const issueLink: OAuthConnector['issueLink'] = async (options) => {
+    const { person, returnTo } = options
+    if (!mayUseUpstream(person, options.upstream)) throw new BrokerError('policy_denied')
+    if (!isConnectable(options.upstream)) throw new BrokerError('not_connectable')
+    const upstream = await discovery.settle(options.upstream)
     const { ticket, expiresAt } = await connects.issueTicket({
       ...keyOf(person, upstream),
       returnTo,
@@ -67,8 +71,10 @@ export function createOAuthConnector(ports: {
     return { url: linkOf(ticket), expiresAt }
   }
 
-  const offerLink: OAuthConnector['offerLink'] = async ({ person, upstream, claims, scopes }) => {
-    if (!isConnectable(upstream) && claims === undefined) return `${publicUrl}/connections`
+  const offerLink: OAuthConnector['offerLink'] = async (options) => {
+    const { person, claims, scopes } = options
+    if (!isConnectable(options.upstream) && claims === undefined) return `${publicUrl}/connections`
+    const upstream = await discovery.settle(options.upstream)
     const { ticket } = await connects.offerTicket({
       ...keyOf(person, upstream),
       scopes: scopes ?? upstream.credential.scopes,
@@ -82,9 +88,10 @@ export function createOAuthConnector(ports: {
   }
 
   const view: OAuthConnector['view'] = async ({ ticket, person }) => {
-    const { found, upstream } = await findOwn(ticket, person)
-    if (isOver(found)) return overView(found, upstream)
-    if (!isConnectable(upstream)) return { kind: 'sign_in_again', upstream }
+    const { found, upstream: written } = await findOwn(ticket, person)
+    if (isOver(found)) return overView(found, written)
+    if (!isConnectable(written)) return { kind: 'sign_in_again', upstream: written }
+    const upstream = await discovery.settle(written)
     const authorizationServerHost = await asked(() => authorization.host(upstream))
     return { kind: 'confirm', upstream, authorizationServerHost, scopes: found.scopes }
   }
@@ -116,8 +123,9 @@ export function createOAuthConnector(ports: {
   }
 
   const confirm: OAuthConnector['confirm'] = async ({ ticket, person, browser }) => {
-    const { found, upstream } = await findOwn(ticket, person)
+    const { found, upstream: written } = await findOwn(ticket, person)
     if (isOver(found)) throw new BrokerError('connect_link_invalid')
+    const upstream = await discovery.settle(written)
     if (!isConnectable(upstream)) {
       if (found.claims === undefined) throw new BrokerError('connect_link_invalid')
       const used = await connects.useTicket(ticket, keyOf(person, upstream))
@@ -161,10 +169,12 @@ export function createOAuthConnector(ports: {
     options: Parameters<OAuthConnector['complete']>[0],
     callback: ReturnType<typeof parseCallbackParameters>,
   ): Promise<{ readonly redirectTo: string }> {
-    const { upstream, person, browser } = options
+    const { person, browser } = options
+    let { upstream } = options
     const record = (reason: AuditReason | undefined) => recordConnect(options, reason)
     let flow: ConnectFlow | undefined
     try {
+      upstream = await discovery.settle(upstream)
       const by = { ...keyOf(person, upstream), state: callback.state }
       flow = browser === undefined ? undefined : await connects.takeFlow({ ...by, browser })
     } catch (error) {

@@ -2,7 +2,9 @@ import type { LoopbackServer } from './loopback-server.ts'
 import { createInteractions } from './sandbox-interactions.ts'
 import {
   createSandboxProvider,
+  type NewClients,
   type RefreshReuseRule,
+  type SandboxProvider,
   type SandboxAccount,
   type SandboxClient,
 } from './sandbox-provider.ts'
@@ -23,12 +25,14 @@ export type AuthorizationServerOptions = {
   readonly accessTokenFormat?: 'jwt' | 'opaque'
   readonly accessTokenSeconds: number
   readonly refreshReuse?: RefreshReuseRule
+  readonly newClients?: NewClients
   readonly prefixes?: { readonly refreshToken: string; readonly code: string; readonly jti: string }
   readonly onSecret?: (kind: SecretKind, value: string) => void
   readonly onError?: (error: unknown) => void
 }
 
-export type SandboxAuthorizationServer = TokenEndpointLog & { readonly issuer: string }
+export type SandboxAuthorizationServer = TokenEndpointLog &
+  Pick<SandboxProvider, 'forgetClient'> & { readonly issuer: string }
 
 /**
  * Starts the authorization server of an upstream: choice of an account there, consent, PKCE S256, `iss` in its answers
@@ -46,7 +50,7 @@ export async function startSandboxAuthorizationServer(
     format: options.accessTokenFormat ?? 'jwt',
   }
   const [defaultResource] = resources
-  const { provider, log, answer } = await createSandboxProvider({
+  const { provider, log, answer, forgetClient } = await createSandboxProvider({
     name: `sandbox_${displayName.toLowerCase()}`,
     issuer,
     accounts,
@@ -59,6 +63,7 @@ export async function startSandboxAuthorizationServer(
     scopesSupported: known.scopes,
     prompt: 'login consent',
     refreshReuse: options.refreshReuse ?? 'strict',
+    newClients: options.newClients,
     ...(options.prefixes === undefined ? {} : { prefixes: options.prefixes }),
     onSecret: options.onSecret ?? (() => {}),
     onError: options.onError ?? (() => {}),
@@ -87,5 +92,5 @@ export async function startSandboxAuthorizationServer(
     },
     { host: new URL(issuer).host },
   )
-  return { ...log, issuer }
+  return { ...log, issuer, forgetClient }
 }

@@ -4,6 +4,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { exportJWK, generateKeyPair, type JWTPayload, SignJWT } from 'jose'
 import type {
   AccountClaims,
+  Adapter,
+  AdapterPayload,
   ClientAuthMethod,
   ClientMetadata,
   Configuration,
@@ -69,6 +71,8 @@ export type SandboxProviderOptions = {
   /** Asked for again at every authorization, so that one browser can be several people. */
   readonly prompt: 'login' | 'login consent'
   readonly refreshReuse: RefreshReuseRule
+  /** How programs that are not listed become clients. */
+  readonly newClients?: NewClients | undefined
   /** Put before refresh tokens, codes and token ids, so that a leak scan knows them by sight. */
   readonly prefixes?: { readonly refreshToken: string; readonly code: string; readonly jti: string }
   readonly onSecret: (kind: SecretKind, value: string) => void
@@ -76,6 +80,12 @@ export type SandboxProviderOptions = {
   readonly onError: (error: unknown) => void
   readonly settings: Configuration
 }
+
+/**
+ * `registration`: RFC 7591. `documents`: a client's id is the URL of its document. oidc-provider takes https alone there; these are
+ * of this machine.
+ */
+export type NewClients = readonly ('registration' | 'documents')[]
 
 /** `strict`: single use, a reuse ends the family; `none`: the same token for ever; else used tokens work for so long. */
 export type RefreshReuseRule = 'strict' | 'none' | { readonly graceSeconds: number }
@@ -86,6 +96,8 @@ export type SandboxProvider = {
   /** Signs any claims with the server's key. */
   readonly sign: (claims: JWTPayload, header?: { readonly typ?: string }) => Promise<string>
   readonly publicKeys: { readonly keys: readonly PublicKey[] }
+  /** As a server does that is set up anew. */
+  readonly forgetClient: (id: string) => Promise<unknown>
   readonly answer: (request: IncomingMessage, response: ServerResponse) => Promise<void>
 }
 
@@ -98,12 +110,19 @@ export async function createSandboxProvider(
   const recorder = createTokenEndpointRecorder(options.onSecret)
   const key = await generateSigningKey(options.algorithm)
   const { refreshReuse } = options
+  const takesDocuments = options.newClients?.includes('documents') === true
+  const storage = createProviderStorage({
+    graceSeconds: typeof refreshReuse === 'object' ? refreshReuse.graceSeconds : 0,
+    onReuse: () => recorder.recordReuse(),
+  })
+  const clientStorage = storage('Client')
   const provider = new Provider(options.issuer, {
-    adapter: createProviderStorage({
-      graceSeconds: typeof refreshReuse === 'object' ? refreshReuse.graceSeconds : 0,
-      onReuse: () => recorder.recordReuse(),
-    }),
+    adapter: (model: string) => {
+      if (model !== 'Client') return storage(model)
+      return takesDocuments ? withClientDocuments(clientStorage) : clientStorage
+    },
     rotateRefreshToken: refreshReuse !== 'none',
+    clientDefaults: { id_token_signed_response_alg: options.algorithm },
     clients: options.clients.map((client) => clientMetadata(client, options.algorithm)),
     jwks: { keys: [key.privateJwk] },
     cookies: cookieSettings(options.name),
@@ -143,7 +162,10 @@ export async function createSandboxProvider(
     }
     await next()
     if (context.path.startsWith('/.well-known/')) {
-      Object.assign(context.body ?? {}, { scopes_supported: options.scopesSupported })
+      Object.assign(context.body ?? {}, {
+        scopes_supported: options.scopesSupported,
+        ...(takesDocuments ? { client_id_metadata_document_supported: true } : {}),
+      })
     }
     recorder.record(context as KoaContextWithOIDC)
   })
@@ -155,6 +177,7 @@ export async function createSandboxProvider(
     provider,
     log: recorder,
     publicKeys: { keys: [key.publicJwk] },
+    forgetClient: (id) => clientStorage.destroy(id),
     sign: (claims, header = {}) =>
       new SignJWT(claims)
         .setProtectedHeader({ alg: options.algorithm, kid: key.kid, typ: 'at+jwt', ...header })
@@ -215,6 +238,10 @@ function featureSettings(options: SandboxProviderOptions): NonNullable<Configura
     dPoP: { enabled: false },
     pushedAuthorizationRequests: { enabled: false },
     rpInitiatedLogout: { enabled: false },
+    registration: {
+      enabled: options.newClients?.includes('registration') === true,
+      secretFactory: () => newClientSecret(options),
+    },
     introspection: { enabled: true, allowedPolicy: () => true },
     revocation: {
       enabled: true,
@@ -230,6 +257,24 @@ function featureSettings(options: SandboxProviderOptions): NonNullable<Configura
         if (found === undefined) throw new InvalidTarget('unknown resource')
         return resourceServer(found, options.algorithm)
       },
+    },
+  }
+}
+
+function newClientSecret({ onSecret, prefixes }: SandboxProviderOptions): string {
+  const secret = `${prefixes === undefined ? '' : 'CNRY-CS-'}${randomBytes(32).toString('base64url')}`
+  onSecret('client_secret', secret)
+  return secret
+}
+
+function withClientDocuments(storage: Adapter): Adapter {
+  return {
+    ...storage,
+    async find(id) {
+      if (!URL.canParse(id)) return storage.find(id)
+      const answer = await fetch(id, { redirect: 'manual' })
+      const document = answer.status === 200 ? ((await answer.json()) as AdapterPayload) : undefined
+      return document?.['client_id'] === id ? document : undefined
     },
   }
 }

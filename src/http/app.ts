@@ -14,6 +14,7 @@ import { addActivityReportRoutes } from './routes/activity-reports.ts'
 import { addActivityStreamRoute } from './routes/activity-stream.ts'
 import { addAdministrationRoutes } from './routes/administration.ts'
 import { addAssetRoutes } from './routes/assets.ts'
+import { addClientDocumentRoute } from './routes/client-document.ts'
 import { addConnectRoutes } from './routes/connect.ts'
 import { addConnectionPages } from './routes/connection-pages.ts'
 import { addConnectionRoutes } from './routes/connections.ts'
@@ -67,6 +68,7 @@ export function createApp(services: HttpServices): HttpApp {
   addHealthRoutes(routes, services, problems)
   if (services.metrics !== undefined) addMetricsRoute(routes, services.metrics)
   addWellKnownRoutes(app, services)
+  addClientDocumentRoute(app, services)
   addOpenApiRoutes(app, routes, services)
   addSignInRoutes(app, { ...services, callers, cookies })
   addConnectRoutes(app, pageRoutes, { ...services, callers, cookies, failures })

@@ -46,6 +46,7 @@ export type HttpServices = {
     readonly signer: Pick<ActivitySigner, 'keys'>
   }
   readonly protectedResources: ProtectedResources
+  readonly clientDocuments: ClientDocuments
   readonly readiness: readonly ReadinessCheck[]
   /** Absent when the metrics have a listener of their own. */
   readonly metrics: Metrics | undefined
@@ -70,6 +71,12 @@ export type Challenge = (
 export type ProtectedResources = {
   /** `path` is what follows `/.well-known/oauth-protected-resource`, empty or with a leading slash. Undefined: not found. */
   document(path: string): Readonly<Record<string, unknown>> | undefined
+}
+
+/** What we say of ourselves as a client, where authorization servers fetch it. */
+export type ClientDocuments = {
+  /** Of the client at one upstream's authorization server; undefined where we are none. */
+  document(upstream: string): Readonly<Record<string, unknown>> | undefined
 }
 
 export type ReadinessCheck = {

@@ -41,8 +41,9 @@ export function createTokenRequests(ports: {
   readonly clock: Clock
   readonly servers: AuthorizationServers
   readonly log?: TokenRequestLog | undefined
+  readonly onClientRefused?: ((upstream: Upstream) => Promise<void>) | undefined
 }): TokenRequests {
-  const { http, clock, servers, log } = ports
+  const { http, clock, servers, log, onClientRefused } = ports
   const mayLog = createLineLimit({ clock })
 
   async function send(
@@ -66,6 +67,9 @@ export function createTokenRequests(ports: {
       ...errorOf(answer),
       verdict: verdict.kind,
     })
+    if (isOfUnknownClient(answer) && upstream.credential.discovery !== undefined) {
+      await onClientRefused?.(upstream).catch(() => {})
+    }
     throw new AcquisitionFailure(verdict)
   }
 
@@ -110,6 +114,10 @@ const keptMembers = z.object({ status: z.number(), body: z.string(), requestedAt
 function readKept(kept: Secret): { response: OutboundResponse; requestedAt: Date } {
   const { status, body, requestedAt } = keptMembers.parse(JSON.parse(kept.reveal()))
   return { response: { status, body, headers: {} }, requestedAt: new Date(requestedAt) }
+}
+
+function isOfUnknownClient(answer: TokenAnswer): boolean {
+  return answer.kind === 'error' && answer.error.error === 'invalid_client'
 }
 
 function errorOf(

@@ -33,6 +33,7 @@ export function createDiscoveryStore(ports: {
   }
 
   return {
+    version: () => records.version(),
     async find(subject) {
       // Sealed by this program, in this form.
       const read = (json: string) => JSON.parse(json) as FoundServer

@@ -18,6 +18,18 @@ export function createDiscoveryRecords(database: Database): DiscoveryRecords {
       OR client_registration.expires_at > now() + ${margin}::interval)`
 
   return {
+    async version() {
+      const [row] = await run(
+        () => sql<[{ version: string }]>`
+          SELECT md5(concat(
+            (SELECT string_agg(concat_ws(' ', upstream, found_at), ',' ORDER BY upstream)
+             FROM upstream_discovery),
+            (SELECT string_agg(client_id, ',' ORDER BY authorization_server, redirect_uri)
+             FROM client_registration))) AS version`,
+      )
+      return row.version
+    },
+
     async find({ upstream, source }) {
       const [row] = await run(
         () => sql<{ found: Buffer }[]>`

@@ -8,6 +8,7 @@ import {
   startSandboxIdentityProvider,
 } from '../../src/demo/sandbox-identity-provider.ts'
 import type {
+  NewClients,
   RefreshReuseRule,
   SandboxClient,
   SandboxResource,
@@ -26,6 +27,7 @@ export { rewriteJson, startFaultyFront, type Fault, type FaultyFront } from './f
 export const endpoints = {
   authorization: '/auth',
   token: '/token',
+  registration: '/reg',
   revocation: '/token/revocation',
   introspection: '/token/introspection',
   userinfo: '/me',
@@ -73,6 +75,7 @@ export async function startAuthorizationServer(options: {
   readonly accessTokenFormat?: 'jwt' | 'opaque'
   readonly accessTokenSeconds?: number
   readonly refreshReuse?: RefreshReuseRule
+  readonly newClients?: NewClients
   readonly scan?: SecretScan
 }): Promise<TestAuthorizationServer> {
   const front = await startFaultyFront(options.host === undefined ? {} : { host: options.host })
@@ -108,6 +111,7 @@ export async function startAuthorizationServer(options: {
       : { accessTokenFormat: options.accessTokenFormat }),
     accessTokenSeconds: options.accessTokenSeconds ?? 3600,
     refreshReuse: options.refreshReuse ?? 'strict',
+    ...(options.newClients === undefined ? {} : { newClients: options.newClients }),
     prefixes,
     onSecret: registerIn(options.scan),
     onError: reportError,

@@ -10,6 +10,7 @@ import {
   type TestIdentityProvider,
 } from './authorization-server.ts'
 import type { FileValues } from './config-files.ts'
+import type { NewClients } from '../../src/demo/sandbox-provider.ts'
 import { createTestDatabase, type TestDatabase } from './database.ts'
 import { canaryPrefixes, createSecretScan, type SecretScan } from './secret-scan.ts'
 
@@ -33,6 +34,8 @@ export type BrokerServersOptions = {
   readonly storeSubjectToken?: boolean
   /** Where `files` is, and the audience of its tokens; there is nothing at the default. */
   readonly filesUrl?: string
+  /** How others than the configured client become clients of the authorization server. */
+  readonly newClients?: NewClients
 }
 
 /** The file's shape, loosely: tests change any of it. */
@@ -85,6 +88,7 @@ export async function startBrokerServers(
     resources: [options.filesUrl ?? filesUrl],
     accessTokenSeconds: options.accessTokenSeconds ?? 3600,
     refreshReuse: options.refreshReuse ?? 'strict',
+    ...(options.newClients === undefined ? {} : { newClients: options.newClients }),
     scan,
   })
   const config: TestConfig = {

@@ -259,6 +259,7 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
     log: { error: (entry) => void room.logged.push(entry) },
     challenge: (refusal, target) => resources.challenge(refusal, target),
     protectedResources: resources,
+    clientDocuments: { document: () => undefined },
     pages,
     authenticator: {
       verifyBearer(token) {

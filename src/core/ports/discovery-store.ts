@@ -36,6 +36,8 @@ export type DiscoverySubject = { readonly upstream: string; readonly source: str
  * elsewhere. What does not open counts as not there. All throw BrokerError storage_unavailable.
  */
 export interface DiscoveryStore {
+  /** Changes with every change of what is found or registered. */
+  version(): Promise<string>
   find(subject: DiscoverySubject): Promise<FoundServer | undefined>
   put(subject: DiscoverySubject, found: FoundServer): Promise<void>
 
