@@ -4,7 +4,7 @@ import type { Credential, CredentialKey, TokenSet } from './credential.ts'
 import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
 import { BrokerError } from './errors.ts'
 import { AcquisitionFailure, type FailureVerdict } from './failure-verdict.ts'
-import { sendWithinMs } from './lease.ts'
+import { leaseSeconds, sendWithinMs } from './lease.ts'
 import type { AcquisitionAttempt, AcquisitionAttempts } from './ports/acquisition-attempts.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { Stopwatch } from './ports/clock.ts'
@@ -98,7 +98,7 @@ export function createCredentialAcquirer(ports: {
     const giveUpAtMs = stopwatch.read() + giveUpAfterMs
     while (stopwatch.read() < giveUpAtMs) {
       // Counted from before the claim, so that the lease has begun no earlier than we think.
-      const sendByMs = stopwatch.read() + sendWithinMs
+      const sendByMs = stopwatch.read() + sendWithinMs(leaseSeconds)
       const attempt = await attempts.claimExchange(key, server)
       if (attempt === undefined) {
         await othersEnd(exchange, wakeup, giveUpAtMs)

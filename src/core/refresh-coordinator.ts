@@ -3,7 +3,7 @@ import type { Credential, CredentialKey, TokenSet } from './credential.ts'
 import { type CredentialMemory, memoryKeyOf, remember } from './credential-memory.ts'
 import { BrokerError, isBrokerError } from './errors.ts'
 import { AcquisitionFailure, type FailureVerdict } from './failure-verdict.ts'
-import { sendWithinMs } from './lease.ts'
+import { leaseSeconds, sendWithinMs, strictLeaseSeconds } from './lease.ts'
 import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { Clock, Stopwatch } from './ports/clock.ts'
 import type { ClaimTerms, CredentialStore, RenewalClaim } from './ports/credential-store.ts'
@@ -128,7 +128,9 @@ export function createRefreshCoordinator(ports: {
     // What is to be renewed is not in the database yet.
     const before = [...owed.values()].find((one) => isOf(one, current))
     if (before !== undefined) await settle(before)
-    const terms = { forced, repeatable: upstream.credential.refreshReuse.kind !== 'strict' }
+    const repeatable = upstream.credential.refreshReuse.kind !== 'strict'
+    const lease = repeatable ? leaseSeconds : strictLeaseSeconds
+    const terms = { forced, repeatable, leaseSeconds: lease }
     const wakeup = wakeups.expect(key)
     try {
       return await renewInTurn({ key, upstream, current, terms, early, wakeup })
@@ -142,7 +144,7 @@ export function createRefreshCoordinator(ports: {
     const giveUpAtMs = stopwatch.read() + giveUpAfterMs
     while (stopwatch.read() < giveUpAtMs) {
       // Counted from before the claim, so that the lease has begun no earlier than we think.
-      const sendByMs = stopwatch.read() + sendWithinMs
+      const sendByMs = stopwatch.read() + sendWithinMs(terms.leaseSeconds)
       const claim = await credentials.claimRenewal(key, current.generation, terms)
       const outcome = claim === undefined ? 'look' : await redeem(work, { claim, sendByMs })
       if (typeof outcome !== 'string') return outcome

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { personKey, type PersonId } from '../core/caller.ts'
 import { BrokerError, isBrokerError } from '../core/errors.ts'
 import type { Admins, Issuer, Login } from '../core/issuer.ts'
-import { leaseSeconds } from '../core/lease.ts'
+import { strictLeaseSeconds } from '../core/lease.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { SubjectTokens, SubjectTokenType } from '../core/ports/subject-tokens.ts'
 import type { Secret } from '../core/secret.ts'
@@ -63,7 +63,7 @@ export function createSubjectTokens(options: {
 
 /** How often another replica's refresh is looked for, and for how long: longer than its turn can last. */
 const lookEveryMs = 250
-const giveUpAfterMs = (leaseSeconds + 1) * 1000
+const giveUpAfterMs = (strictLeaseSeconds + 1) * 1000
 
 /** How long what the issuer gave is offered to a database that is away: the old refresh token may be spent. */
 const offerFor = { tries: 20, everyMs: 250 }

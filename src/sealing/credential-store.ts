@@ -1,6 +1,7 @@
 import { hash, randomUUID } from 'node:crypto'
 import type { Credential, CredentialKey } from '../core/credential.ts'
 import { BrokerError, isBrokerError } from '../core/errors.ts'
+import { strictLeaseSeconds } from '../core/lease.ts'
 import type {
   CredentialRecord,
   CredentialRecords,
@@ -19,7 +20,11 @@ import type { Secret } from '../core/secret.ts'
 
 type TokenField = Extract<SealingContext, { table: 'credential' }>['field']
 
-const plainTerms: ClaimTerms = { repeatable: false, forced: false }
+const plainTerms: ClaimTerms = {
+  repeatable: false,
+  leaseSeconds: strictLeaseSeconds,
+  forced: false,
+}
 
 /** The CredentialStore over rows that hold sealed bytes only. Its leases belong to this instance: make one a process. */
 export function createCredentialStore(ports: {
@@ -62,10 +67,10 @@ export function createCredentialStore(ports: {
         return { generation, ...claim, forced: terms.forced, refreshToken }
       } catch (error) {
         // Nothing was sent. Without this, callers would hear of a lease instead of the fault.
-        const { leaseEpoch, failCount } = claim
+        const { leaseEpoch, failCount, afterLostAnswer } = claim
         await records.releaseLease(
           key,
-          { generation, leaseEpoch },
+          { generation, leaseEpoch, afterLostAnswer },
           { failure: 'unavailable', failCount, retryInSeconds: 0, outcomeKnown: true },
         )
         throw error

@@ -1,7 +1,6 @@
 import type postgres from 'postgres'
 import type { PersonId } from '../core/caller.ts'
 import type { ConnectionReason, CredentialKey } from '../core/credential.ts'
-import { leaseSeconds } from '../core/lease.ts'
 import type {
   CredentialRecord,
   CredentialRecords,
@@ -91,7 +90,6 @@ export function createCredentialRecords(database: Database): CredentialRecords {
   const isClaimed = (claim: { readonly generation: number; readonly leaseEpoch: number }) => sql`
     credential.generation = ${claim.generation} AND credential.lease_epoch = ${claim.leaseEpoch}
     AND credential.lease_owner IS NOT NULL`
-  const lease = sql`make_interval(secs => ${leaseSeconds})`
   const tellWaiters = (key: CredentialKey) => notify(sql, 'credential', credentialSubject(key))
   const pausedUntil = sql`
     SELECT paused_until FROM token_endpoint_pause
@@ -222,14 +220,14 @@ export function createCredentialRecords(database: Database): CredentialRecords {
       return count > 0
     },
 
-    async claim(key, generation, { leaseOwner, repeatable, forced }) {
+    async claim(key, generation, { leaseOwner, repeatable, leaseSeconds, forced }) {
       // An attempt that is still open keeps its time, so that this one is known by it: a time that is not this statement's
       // now() is an earlier attempt's, whose answer nobody saw.
       const [row] = await run(
         () => sql<ClaimRow[]>`
           UPDATE credential SET
             lease_owner = ${leaseOwner}, lease_epoch = lease_epoch + 1,
-            lease_until = now() + ${lease},
+            lease_until = now() + make_interval(secs => ${leaseSeconds}),
             attempt_started_at = coalesce(attempt_started_at, now()),
             forced_at = CASE WHEN ${forced} THEN ${recentlyForced} || now() ELSE forced_at END
           WHERE ${isOwn(key)} AND generation = ${generation} AND status = 'connected'
@@ -304,15 +302,14 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     },
 
     async releaseLease(key, claim, { failure, failCount, retryInSeconds, outcomeKnown, pause }) {
-      // The claim began so long before its lease ends; an attempt of that very time is this claim's own.
+      // What an earlier attempt came to stays unknown whatever came of this one.
+      const isOver = outcomeKnown && !claim.afterLostAnswer
       const { count } = await run(
         () => sql`
           ${pause === undefined ? sql`` : sql`WITH paused AS (${pauseServer(sql, pause)})`}
           UPDATE credential SET
             lease_owner = NULL, lease_until = NULL,
-            attempt_started_at = CASE
-              WHEN ${outcomeKnown} AND attempt_started_at = lease_until - ${lease}
-              THEN NULL ELSE attempt_started_at END,
+            attempt_started_at = CASE WHEN ${isOver} THEN NULL ELSE attempt_started_at END,
             fail_count = ${failCount}, failure = ${failure},
             next_try_at = now() + make_interval(secs => ${retryInSeconds})
           WHERE ${isOwn(key)} AND ${isClaimed(claim)}

@@ -1,5 +1,5 @@
 import type { PersonId } from '../core/caller.ts'
-import { leaseSeconds } from '../core/lease.ts'
+import { strictLeaseSeconds } from '../core/lease.ts'
 import type { SessionRecords } from '../core/ports/session-records.ts'
 import type { Database } from './database.ts'
 import { invalidation } from './invalidations.ts'
@@ -176,7 +176,7 @@ export function createSessionRecords(database: Database): SessionRecords {
       const { count } = await run(
         () => sql`
           UPDATE sign_in_token SET
-            lease_owner = ${leaseOwner}, lease_until = now() + make_interval(secs => ${leaseSeconds})
+            lease_owner = ${leaseOwner}, lease_until = now() + make_interval(secs => ${strictLeaseSeconds})
           WHERE ${isOf(person)} AND generation = ${generation} AND refresh_token IS NOT NULL
             AND (lease_until IS NULL OR lease_until <= now())`,
       )

@@ -76,8 +76,8 @@ export function credentialStoreContract(
       ;({ store, replica, pass } = await open())
     })
 
-    const repeatable = { repeatable: true, forced: false }
-    const forced = { repeatable: true, forced: true }
+    const repeatable = { repeatable: true, leaseSeconds, forced: false }
+    const forced = { repeatable: true, leaseSeconds, forced: true }
 
     /** A person of their own for each test. */
     const somebody = (upstream?: string) => keyOf(`person-${++people}`, upstream)

@@ -114,7 +114,11 @@ export interface CredentialRecords {
    */
   releaseLease(
     key: CredentialKey,
-    claim: { readonly generation: number; readonly leaseEpoch: number },
+    claim: {
+      readonly generation: number
+      readonly leaseEpoch: number
+      readonly afterLostAnswer: boolean
+    },
     setback: RenewalSetback,
   ): Promise<boolean>
 

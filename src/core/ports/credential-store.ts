@@ -27,6 +27,7 @@ export type StoredConnection = CredentialKey & {
 export type ClaimTerms = {
   /** The server takes a refresh token again whose answer was lost; where not, the old credential is used up first. */
   readonly repeatable: boolean
+  readonly leaseSeconds: number
   /** Callers name the stored credential as rejected; at most 5 renewals of a connection a minute are for that. */
   readonly forced: boolean
 }
@@ -87,9 +88,9 @@ export interface CredentialStore {
   countForced(key: CredentialKey, generation: number): Promise<boolean>
 
   /**
-   * Takes the lease on one generation for a renewal (`leaseSeconds`) and writes the intent to send, in one statement. Undefined
+   * Takes the lease on one generation for a renewal and writes the intent to send, in one statement. Undefined
    * when another holds it, the generation moved on, or the next try is not due: `lookAtRenewal` says which. Without terms:
-   * neither repeatable nor forced.
+   * neither repeatable nor forced, and the longer lease.
    */
   claimRenewal(
     key: CredentialKey,
@@ -130,7 +131,7 @@ export interface CredentialStore {
   /** Ends a claim without a new credential, where generation and lease are still the claim's; false where they are not. */
   failRenewal(
     key: CredentialKey,
-    claim: Pick<RenewalClaim, 'generation' | 'leaseEpoch'>,
+    claim: Pick<RenewalClaim, 'generation' | 'leaseEpoch' | 'afterLostAnswer'>,
     failure:
       | { readonly kind: 'reconnect'; readonly reason: ConnectionReason }
       | ({ readonly kind: 'retry' } & RenewalSetback),

@@ -69,7 +69,7 @@ export interface SessionRecords {
   /** Inserts or replaces, unless a later generation is there already. */
   putSignInToken(person: PersonId, token: SignInTokenRecord, begunAt: Date): Promise<void>
 
-  /** Takes the turn to refresh this generation (`leaseSeconds`). False when another has it, or the generation moved on. */
+  /** Takes the turn to refresh this generation (`strictLeaseSeconds`). False when another has it, or the generation moved on. */
   claimSignInToken(person: PersonId, generation: number, leaseOwner: string): Promise<boolean>
 
   /** Gives the turn back, where it is still the owner's. */
