@@ -7,7 +7,7 @@ import { idOfLine, occurredAtOfLine } from './activity-line.ts'
 import type { WriterLog } from './audit-log.ts'
 import { chainedBatch } from './chained-batch.ts'
 import { createLastUses } from './last-uses.ts'
-import { segmentPath, segmentsIn, sizeOf, writersIn } from './spool-files.ts'
+import { bytesOf, writersIn } from './spool-files.ts'
 import type { SpoolMeter } from './spool-meter.ts'
 import { createSpoolReader, type SpooledRecord, type SpoolReader } from './spool-reader.ts'
 
@@ -208,8 +208,7 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
   }
 
   function measureLeftovers(): void {
-    const bytes = earlier.map((writer) => bytesIn(join(directory, writer)))
-    meter.leftoverBytes.set(bytes.reduce((sum, one) => sum + one, 0))
+    meter.leftoverBytes.set(bytesOf(directory, earlier))
   }
 
   async function pauseAfter(error: unknown): Promise<void> {
@@ -259,10 +258,6 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
 /** A UUIDv7 begins with its time. */
 function timeOfId(id: string): Date {
   return new Date(Number.parseInt(id.replace('-', '').slice(0, 12), 16))
-}
-
-function bytesIn(directory: string): number {
-  return segmentsIn(directory).reduce((sum, one) => sum + sizeOf(segmentPath(directory, one)), 0)
 }
 
 /** The code that storage put on the cause, such as a SQLSTATE, or that of the system; never its text. */

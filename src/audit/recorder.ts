@@ -9,7 +9,7 @@ import { createActivityLineEncoder } from './activity-line.ts'
 import { type AuditLog, tolerant, type WriterError, type WriterLog } from './audit-log.ts'
 import { createLosses } from './losses.ts'
 import { createSpool, SpoolFault } from './spool.ts'
-import { type SpoolFiles, spoolFiles } from './spool-files.ts'
+import { bytesOf, type SpoolFiles, spoolFiles, writersIn } from './spool-files.ts'
 import { createSpoolMeter, type SpoolMeter } from './spool-meter.ts'
 
 /** Records operations in the activity table: into the spool before their answers leave, from there behind them. */
@@ -80,6 +80,8 @@ export function createAuditRecorder(options: AuditRecorderOptions): AuditRecorde
   const log = tolerant(options.log)
   const losses = createLosses({ log, onDrop: options.onDrop })
   const meter = createSpoolMeter()
+  // Before the writer has looked, so that nobody takes what earlier processes left for nothing.
+  meter.leftoverBytes.set(bytesOf(options.directory, writersIn(options.directory)))
   const encode = createActivityLineEncoder()
   const spool = createSpool({
     directory: join(options.directory, options.writer),
@@ -108,7 +110,7 @@ export function createAuditRecorder(options: AuditRecorderOptions): AuditRecorde
   let earlier: Promise<void> | undefined
   /** As last seen; the number only grows, so an old one errs on the safe side. */
   let settledBytes = 0
-  let leftoverBytes = 0
+  let leftoverBytes = meter.leftoverBytes.get()
   /** What the writer of this spool will never account for, because it ended at a bad moment. */
   let strayBytes = 0
   let closed = false

@@ -77,8 +77,16 @@ export function writersIn(directory: string): string[] {
     .toSorted()
 }
 
-export function sizeOf(path: string): number {
-  return fs.statSync(path, { throwIfNoEntry: false })?.size ?? 0
+/** What the spools of some writers hold. */
+export function bytesOf(directory: string, writers: readonly string[]): number {
+  const paths = writers.flatMap((writer) => {
+    const spool = join(directory, writer)
+    return segmentsIn(spool).map((number) => segmentPath(spool, number))
+  })
+  return paths.reduce(
+    (sum, path) => sum + (fs.statSync(path, { throwIfNoEntry: false })?.size ?? 0),
+    0,
+  )
 }
 
 function namesIn(directory: string): string[] {

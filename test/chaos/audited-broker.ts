@@ -48,7 +48,6 @@ const leavesNone = (answered: Answered) => answered.code === 'audit_unavailable'
 
 export async function prepareAuditedBroker(
   change: (config: Record<string, unknown>) => void = () => {},
-  people = 20,
 ): Promise<AuditedBroker> {
   const servers: BrokerServers = await startBrokerServers()
   const { config, database, identityProvider, serviceKey } = servers
@@ -59,9 +58,7 @@ export async function prepareAuditedBroker(
   const file = join(config.data_dir, 'chaos.json')
   await writeFile(file, JSON.stringify(config))
   const tokens = await Promise.all(
-    Array.from({ length: people }, (_, index) =>
-      identityProvider.issueAccessToken(`person-${index}`),
-    ),
+    ['ada', 'grace', 'linus'].map((person) => identityProvider.issueAccessToken(person)),
   )
   for (const token of tokens) servers.scan.register('subject token', token)
   const answered = new Map<string, Answered>()
