@@ -1,10 +1,16 @@
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client'
 import { afterEach, describe, expect, it } from 'vitest'
 import type { NewClients } from '../../src/demo/sandbox-provider.ts'
-import { endpoints } from '../support/authorization-server.ts'
+import {
+  endpoints,
+  rewriteJson,
+  startAuthorizationServer,
+} from '../support/authorization-server.ts'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 import type { TestConfig } from '../support/broker-servers.ts'
 import { planMcpUpstream, type TestMcpUpstream } from '../support/mcp-upstream.ts'
+
+const resourceDocument = '/.well-known/oauth-protected-resource/mcp'
 
 type Room = { readonly broker: TestBroker; readonly upstream: TestMcpUpstream }
 
@@ -79,5 +85,187 @@ describe('an upstream that is given by its url alone', () => {
     )
     const { body } = await broker.call('GET', '/api/v1/connections/files', 'ada')
     expect(body).toMatchObject({ status: 'connected', audience: upstream.url })
+  })
+})
+
+describe('what was found', () => {
+  const asked = ({ broker, upstream }: Room) => ({
+    documents: upstream.received(resourceDocument).length,
+    metadata: broker.authorizationServer.received(endpoints.metadata).length,
+    registrations: broker.authorizationServer.received(endpoints.registration).length,
+  })
+
+  it('is found and registered once by two replicas that need it at the same time', async () => {
+    const room = await startRoom()
+    const beside = await room.broker.startBeside()
+    const answers = await Promise.all(
+      [room.broker, beside].map((broker) => broker.resolveAs('ada', 'files')),
+    )
+    expect(answers.map(({ body }) => body['code'])).toEqual([
+      'connect_required',
+      'connect_required',
+    ])
+    expect(asked(room).registrations).toBe(1)
+    await beside.stop()
+  })
+
+  it('outlives a restart, and a connection goes on with it', async () => {
+    const room = await startRoom()
+    await room.broker.connect('ada')
+    const before = asked(room)
+    const restarted = await room.broker.startBeside()
+    await restarted.age('ada', 'files', { expiresInSeconds: -1 })
+    const { status } = await restarted.resolveAs('ada', 'files')
+    expect(status).toBe(200)
+    expect(asked(room)).toEqual(before)
+    await restarted.stop()
+  })
+
+  it('is looked up again when a good credential is refused; the same server renews it', async () => {
+    const room = await startRoom()
+    await room.broker.connect('ada')
+    const before = asked(room)
+    const { body } = await room.broker.resolveAs('ada', 'files')
+    const again = await room.broker.resolveAs('ada', 'files', { rejected: body['fingerprint'] })
+    expect(again.status).toBe(200)
+    expect(again.body['fingerprint']).not.toBe(body['fingerprint'])
+    expect(asked(room)).toEqual({
+      documents: before.documents + 1,
+      metadata: before.metadata + 1,
+      registrations: 1,
+    })
+  })
+
+  it('C9: another authorization server gets no token of the old one, and the person connects there', async () => {
+    const room = await startRoom()
+    const { broker, upstream } = room
+    await broker.connect('ada')
+    const { body } = await broker.resolveAs('ada', 'files')
+    const other = await startAuthorizationServer({
+      redirectUris: [],
+      accounts: ['ada-elsewhere'],
+      resources: [upstream.url],
+      newClients: ['registration'],
+      scan: broker.scan,
+    })
+    upstream.fail(
+      resourceDocument,
+      rewriteJson((document) => ({ ...document, authorization_servers: [other.issuer] })),
+    )
+    const refused = await broker.resolveAs('ada', 'files', { rejected: body['fingerprint'] })
+    expect(refused.status).toBe(403)
+    expect(refused.body).toMatchObject({
+      code: 'connect_required',
+      reason: 'configuration_changed',
+    })
+    const { body: listed } = await broker.call('GET', '/api/v1/connections/files', 'ada')
+    expect(listed).toMatchObject({
+      status: 'reconnect_required',
+      reason: 'configuration_changed',
+    })
+    await broker.call('DELETE', '/api/v1/connections/files', 'ada')
+    expect(other.received().filter(({ method }) => method === 'POST')).toMatchObject([
+      { path: endpoints.registration },
+    ])
+    expect(broker.authorizationServer.received(endpoints.token)).toHaveLength(1)
+    expect(broker.logged.join('')).toContain('"event":"upstream_server_changed"')
+    await broker.connect('ada', 'ada-elsewhere')
+    expect((await broker.resolveAs('ada', 'files')).status).toBe(200)
+    await other.stop()
+  })
+
+  it('a server that is away for a moment loses nobody', async () => {
+    const { broker, upstream } = await startRoom()
+    await broker.connect('ada')
+    const { body } = await broker.resolveAs('ada', 'files')
+    upstream.fail(resourceDocument, { kind: 'answer', status: 503 })
+    upstream.fail('/mcp', { kind: 'answer', status: 503 })
+    const again = await broker.resolveAs('ada', 'files', { rejected: body['fingerprint'] })
+    expect(again.status).toBe(200)
+  })
+
+  it('a client that its server forgot is registered anew, once, and the person connects again', async () => {
+    const room = await startRoom()
+    const { broker } = room
+    const { authorizationServer } = broker
+    await broker.connect('ada')
+    const clientId = await clientIdIn(broker)
+    await authorizationServer.forgetClient(clientId)
+    await broker.age('ada', 'files', { expiresInSeconds: -1 })
+    const refused = await broker.resolveAs('ada', 'files')
+    expect(refused.body).toMatchObject({
+      code: 'connect_required',
+      reason: 'configuration_changed',
+    })
+    expect(asked(room).registrations).toBe(2)
+    await broker.connect('ada')
+    const { body } = await broker.call('GET', '/api/v1/connections/files', 'ada')
+    expect(body['status']).toBe('connected')
+
+    await authorizationServer.forgetClient(await clientIdIn(broker))
+    await broker.age('ada', 'files', { expiresInSeconds: -1 })
+    expect((await broker.resolveAs('ada', 'files')).body['code']).toBe('upstream_misconfigured')
+    expect(asked(room).registrations).toBe(2)
+  })
+
+  it('another replica hears of it, and serves nothing of the old client', async () => {
+    const { broker } = await startRoom()
+    await broker.connect('ada')
+    const beside = await broker.startBeside()
+    await broker.authorizationServer.forgetClient(await clientIdIn(broker))
+    await broker.age('ada', 'files', { expiresInSeconds: -1 })
+    await broker.resolveAs('ada', 'files')
+    await expect
+      .poll(async () => (await beside.call('GET', '/api/v1/connections/files', 'ada')).body, {
+        timeout: 6000,
+      })
+      .toMatchObject({ reason: 'configuration_changed' })
+    await beside.stop()
+  })
+
+  async function clientIdIn({ database }: TestBroker): Promise<string> {
+    const [row] = await database.database.sql<{ client_id: string }[]>`
+      SELECT client_id FROM client_registration`
+    return row?.client_id ?? ''
+  }
+})
+
+describe('connecting at a server that was found', () => {
+  it('C6: refuses an answer without the issuer that the metadata promise', async () => {
+    const { broker } = await startRoom()
+    broker.authorizationServer.answerWithIssuer('missing')
+    await expect(broker.connect('ada')).rejects.toThrow('not connected')
+    expect(broker.authorizationServer.received(endpoints.token)).toHaveLength(0)
+  })
+
+  it('asks for what the challenge says, and for offline_access where the server lists it', async () => {
+    const { broker, upstream } = await startRoom()
+    upstream.fail('/mcp', {
+      kind: 'answer',
+      status: 401,
+      headers: {
+        'www-authenticate': `Bearer scope="files:read", resource_metadata="${upstream.origin}${resourceDocument}"`,
+      },
+    })
+    broker.authorizationServer.changeMetadata((metadata) => ({
+      ...metadata,
+      scopes_supported: ['files:read', 'files:write', 'offline_access'],
+    }))
+    await broker.connect('ada').catch(() => {})
+    const [asked] = broker.authorizationServer.received(endpoints.authorization)
+    const query = new URL(asked?.target ?? '', broker.url).searchParams
+    expect(query.get('scope')).toBe('files:read offline_access')
+    expect(query.get('prompt')).toBe('consent')
+  })
+
+  it('asks for the written scopes, at the written issuer, where they are written', async () => {
+    const { broker, upstream } = await startRoom(['registration'], (files, { upstreams }) => {
+      const { issuer } = upstreams.files.credential
+      files['credential'] = { mode: 'oauth_connect', issuer, scopes: ['files:read'] }
+    })
+    upstream.fail(resourceDocument, { kind: 'answer', status: 404 })
+    await broker.connect('ada')
+    const { body } = await broker.call('GET', '/api/v1/connections/files', 'ada')
+    expect(body).toMatchObject({ status: 'connected', scopes: ['files:read'] })
   })
 })

@@ -190,7 +190,8 @@ function deliver(
       response.write(answer.body.subarray(0, fault.afterBytes), () => response.destroy())
       return
     case 'rewrite': {
-      const changed = fault.change(answer)
+      const { 'transfer-encoding': _framing, ...headers } = answer.headers
+      const changed = fault.change({ ...answer, headers })
       response
         .writeHead(changed.status, {
           ...changed.headers,
