@@ -68,7 +68,7 @@ async function rewrap(
 }
 
 /** Does something once, right before the first batch is written. */
-function before(act: () => Promise<unknown>): (rows: SealedRows) => SealedRows {
+function beforeFirstBatch(act: () => Promise<unknown>): (rows: SealedRows) => SealedRows {
   let done = false
   return (rows) => ({
     ...rows,
@@ -173,7 +173,7 @@ describe('S6: keys rewrap', () => {
       if (claim === undefined) throw new Error('no claim')
       await broker.commitRenewal(key, claim, { tokens: tokenSet('renewed'), scopes: [] })
     }
-    const report = await rewrap({ around: before(refresh) })
+    const report = await rewrap({ around: beforeFirstBatch(refresh) })
     // The renewed row was sealed under the old key by a broker that still has that one first: found in the next round.
     expect(report).toMatchObject({ rows: 2, unopened: 0, end: 'done' })
     const found = await storeOf(k2).find(key)
@@ -231,7 +231,7 @@ describe('S6: keys rewrap', () => {
   it('a row that disappears meanwhile stays away', async () => {
     await putPeople(2)
     const disconnect = () => storeOf(k1).take(keyOf('person-0000'))
-    expect(await rewrap({ around: before(disconnect) })).toMatchObject({ rows: 1, end: 'done' })
+    expect(await rewrap({ around: beforeFirstBatch(disconnect) })).toMatchObject({ rows: 1, end: 'done' })
     expect(await storeOf(k2).find(keyOf('person-0000'))).toBeUndefined()
   })
 
