@@ -16,17 +16,32 @@ export async function readBody(
   keepBytes = keptBytes,
 ): Promise<GatewayBody> {
   if (body === undefined) return { kind: 'whole', content: undefined }
-  if (announcedBytes !== undefined && announcedBytes > mostBytes) throw tooLarge()
+  refuseAnnounced(announcedBytes)
   const chunks = body[Symbol.asyncIterator]()
   const kept: Uint8Array[] = []
   let bytes = 0
   while (bytes <= keepBytes) {
-    const next = await chunks.next()
+    const next = await nextOf(chunks)
     if (next.done === true) return { kind: 'whole', content: Buffer.concat(kept) }
     kept.push(next.value)
     bytes += next.value.length
   }
   return { kind: 'once', content: rest(kept, chunks) }
+}
+
+/** @throws BrokerError payload_too_large */
+export function refuseAnnounced(announcedBytes: number | undefined): void {
+  if (announcedBytes !== undefined && announcedBytes > mostBytes) throw tooLarge()
+}
+
+/** A sender that goes away in the middle is no fault of ours, and must not look like one in the log. */
+async function nextOf(chunks: AsyncIterator<Uint8Array>): Promise<IteratorResult<Uint8Array>> {
+  try {
+    return await chunks.next()
+  } catch (cause) {
+    const expectation = 'The body ended before its end.'
+    throw new BrokerError('invalid_request', { field: 'body', expectation, cause })
+  }
 }
 
 async function* rest(
@@ -39,7 +54,7 @@ async function* rest(
     yield chunk
   }
   for (;;) {
-    const next = await chunks.next()
+    const next = await nextOf(chunks)
     if (next.done === true) return
     bytes += next.value.length
     if (bytes > mostBytes) throw tooLarge()

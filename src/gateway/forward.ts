@@ -1,4 +1,4 @@
-import { BrokerError } from '../core/errors.ts'
+import { BrokerError, isBrokerError } from '../core/errors.ts'
 import type {
   CredentialResolver,
   ResolvedCredential,
@@ -11,6 +11,7 @@ import type {
   UpstreamExchange,
   UpstreamFailure,
 } from '../core/ports/upstream-client.ts'
+import { isConnectable } from '../core/upstream.ts'
 import type { GatewayBody } from './body.ts'
 import { headersBack, headersUp } from './headers.ts'
 import type { OpenCalls } from './open-calls.ts'
@@ -67,7 +68,9 @@ export function createForwarder(ports: {
     forwarding: Forwarding,
     credential: ResolvedCredential,
   ): Promise<'done' | 'stale' | InsufficientScope> {
-    const first = await send(forwarding, credential)
+    const first = await send(forwarding, credential).catch((error: unknown) =>
+      withLink(forwarding.call, error),
+    )
     if (first !== 'refused') return first
     const renewed = await resolver.resolve(resolution(forwarding.call, credential.fingerprint))
     const isTheSame = renewed.fingerprint === credential.fingerprint
@@ -76,6 +79,16 @@ export function createForwarder(ports: {
     const second = await send(forwarding, renewed)
     if (second === 'refused') throw rejected()
     return second
+  }
+
+  /** A disconnect that came first leaves its caller the way to connect again. Always throws. */
+  async function withLink(call: GatewayCall, error: unknown): Promise<never> {
+    const lacksLink =
+      isBrokerError(error, 'connect_required') && error.details.connectUrl === undefined
+    if (!lacksLink || !isConnectable(call.upstream)) throw error
+    await resolver.resolve({ ...resolution(call), mayGoOnUnconnected: true })
+    // Connected again meanwhile; whether the upstream did what it was asked is not known.
+    throw new BrokerError('upstream_unavailable')
   }
 
   /** `refused`: the upstream answered 401, and nothing of that has left. */
@@ -90,12 +103,15 @@ export function createForwarder(ports: {
       let dropping: NodeJS.Timeout | undefined
       let exchange: UpstreamExchange | undefined
       let held: ReturnType<typeof holdRefusal> | undefined
+      let bodyFault: BrokerError | undefined
+      let stalled: NodeJS.Timeout | undefined
 
       function settle(
         outcome: 'done' | 'stale' | 'refused' | InsufficientScope | BrokerError,
       ): void {
         close()
         clearTimeout(dropping)
+        clearTimeout(stalled)
         if (outcome instanceof BrokerError) reject(outcome)
         else resolve(outcome)
       }
@@ -110,11 +126,20 @@ export function createForwarder(ports: {
       const close = openCalls.add(call.person, {
         upstream: upstream.name,
         usesCredential: true,
-        cut() {
+        cut(error) {
           stop()
-          fail(new BrokerError('connect_required', { reason: 'not_connected' }))
+          fail(error)
         },
       })
+      /** What ends the body early is the caller's fault and not the upstream's, and is said so. */
+      async function* watched(content: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+        try {
+          yield* content
+        } catch (error) {
+          if (error instanceof BrokerError) bodyFault = error
+          throw error
+        }
+      }
       exchange = upstreamClient.send(
         {
           upstream,
@@ -126,7 +151,7 @@ export function createForwarder(ports: {
             // Counted again where all of it is at hand: the gateway may have changed it.
             ...(body.kind === 'whole' ? { withheld: framing } : {}),
           }),
-          body: body.content,
+          body: body.kind === 'once' ? watched(body.content) : body.content,
         },
         {
           head(received) {
@@ -145,7 +170,17 @@ export function createForwarder(ports: {
             settle(other)
           },
           data(chunk) {
-            if (held === undefined) return dropping !== undefined || answer.write(chunk)
+            if (held === undefined) {
+              if (dropping !== undefined || answer.write(chunk)) return true
+              // A reader that takes nothing keeps a connection to the upstream and what lies between: as silent as a silent stream.
+              clearTimeout(stalled)
+              stalled = setTimeout(() => {
+                stop()
+                fail(new BrokerError('upstream_timeout'))
+              }, upstream.timeouts.idleMs)
+              stalled.unref()
+              return false
+            }
             held.add(chunk)
             return true
           },
@@ -154,10 +189,13 @@ export function createForwarder(ports: {
             if (dropping === undefined) answer.end()
             settle('done')
           },
-          failed: (failure) => fail(failureOf(failure)),
+          failed: (failure) => fail(bodyFault ?? failureOf(failure)),
         },
       )
-      answer.onDrain(() => exchange?.resume())
+      answer.onDrain(() => {
+        clearTimeout(stalled)
+        exchange?.resume()
+      })
       answer.onGone(() => {
         if (whenGone === 'abort') {
           stop()
@@ -169,6 +207,7 @@ export function createForwarder(ports: {
           settle('done')
         }, drainMs)
         dropping.unref()
+        clearTimeout(stalled)
         exchange?.resume()
       })
     })
@@ -238,6 +277,13 @@ export function resolution(call: GatewayCall, refused?: string): ResolveRequest 
   }
 }
 
+/** The link in a refusal that a connection would mend; any other is thrown on. */
+export function linkIn(error: unknown): string {
+  const link = isBrokerError(error, 'connect_required') ? error.details.connectUrl : undefined
+  if (link === undefined) throw error
+  return link
+}
+
 /** What a head announces of its body. */
 export function announcedBytes(headers: readonly string[]): number | undefined {
   const value = headerOf(headers, 'content-length')
@@ -248,4 +294,12 @@ export function announcedBytes(headers: readonly string[]): number | undefined {
 export function headerOf(headers: readonly string[], name: string): string | undefined {
   const index = headers.findIndex((key, at) => at % 2 === 0 && key.toLowerCase() === name)
   return index === -1 ? undefined : headers[index + 1]
+}
+
+/** A head without the headers of these names, in lower case. */
+export function withoutHeaders(
+  headers: readonly string[],
+  names: ReadonlySet<string>,
+): readonly string[] {
+  return headers.filter((_, index) => !names.has(headers[index - (index % 2)]?.toLowerCase() ?? ''))
 }

@@ -5,7 +5,7 @@ import type {
   RefusalRecorder,
 } from '../core/ports/broker-services.ts'
 import type { Clock } from '../core/ports/clock.ts'
-import type { Gateway } from '../core/ports/gateway.ts'
+import type { Gateway, GatewayCall } from '../core/ports/gateway.ts'
 import type {
   GatewaySessionRecords,
   UpstreamServerRecords,
@@ -90,6 +90,7 @@ export function createGateway(ports: {
     knownServers,
     sessions,
     records: sessionRecords,
+    connectionWait,
     waitingStreams,
     stepUpLinks,
   })
@@ -99,9 +100,21 @@ export function createGateway(ports: {
   }, lookEveryMs)
   watch.unref()
 
+  /** Counted before anything is done for it, and as long as anything is. */
+  function counted(carry: (call: GatewayCall) => Promise<void>) {
+    return async (call: GatewayCall): Promise<void> => {
+      const leave = openCalls.admit(call.person)
+      try {
+        await carry(call)
+      } finally {
+        leave()
+      }
+    }
+  }
+
   return {
-    proxy: createHttpProxy({ resolver, forwarder, stepUpLinks }),
-    mcp: createMcpGateway({ modern, sessionEra }),
+    proxy: counted(createHttpProxy({ resolver, forwarder, stepUpLinks })),
+    mcp: counted(createMcpGateway({ modern, sessionEra })),
     async stop() {
       clearInterval(watch)
       openCalls.cutAll()

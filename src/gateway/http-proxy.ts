@@ -1,7 +1,7 @@
 import { BrokerError } from '../core/errors.ts'
 import type { CredentialResolver } from '../core/ports/broker-services.ts'
 import type { GatewayCall } from '../core/ports/gateway.ts'
-import { readBody } from './body.ts'
+import { readBody, refuseAnnounced } from './body.ts'
 import { announcedBytes, type Forwarder, resolution } from './forward.ts'
 import type { StepUpLinks } from './step-up.ts'
 import { targetBelow } from './target.ts'
@@ -20,8 +20,9 @@ export function createHttpProxy(ports: {
         expectation: 'The path must stay below the address of the upstream, in every spelling.',
       })
     }
-    const credential = await ports.resolver.resolve(resolution(call))
     const { headers, answer } = call
+    refuseAnnounced(announcedBytes(headers))
+    const credential = await ports.resolver.resolve(resolution(call))
     const body = await readBody(call.body, announcedBytes(headers))
     const outcome = await ports.forwarder.forward(
       {

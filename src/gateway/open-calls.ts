@@ -6,12 +6,15 @@ export type OpenCall = {
   readonly upstream: string
   /** False for a stream that waits for its person to connect: no disconnect ends that. */
   readonly usesCredential: boolean
-  readonly cut: () => void
+  /** `error`: what the caller is told where nothing of an answer has left. */
+  readonly cut: (error: BrokerError) => void
 }
 
 /** The calls that are open on this replica, by person. */
 export type OpenCalls = {
-  /** Gives what takes the call off again. @throws BrokerError too_many_streams */
+  /** Counts a request from its first to its last moment. Gives what ends the counting. @throws BrokerError too_many_streams */
+  readonly admit: (person: PersonId) => () => void
+  /** Makes what is open known to those who cut it. Gives what takes it off again. */
   readonly add: (person: PersonId, call: OpenCall) => () => void
   /** Cuts what a person's credential for an upstream is used for; without an upstream all that the person has open. */
   readonly cut: (person: PersonId, upstream: string | undefined) => void
@@ -23,11 +26,22 @@ const mostAPerson = 100
 
 export function createOpenCalls(): OpenCalls {
   const open = new Map<string, Set<OpenCall>>()
+  const admitted = new Map<string, number>()
   return {
+    admit(person) {
+      const key = personKey(person)
+      const count = admitted.get(key) ?? 0
+      if (count >= mostAPerson) throw new BrokerError('too_many_streams')
+      admitted.set(key, count + 1)
+      return () => {
+        const left = (admitted.get(key) ?? 1) - 1
+        if (left === 0) admitted.delete(key)
+        else admitted.set(key, left)
+      }
+    },
     add(person, call) {
       const key = personKey(person)
       const calls = open.get(key) ?? new Set()
-      if (calls.size >= mostAPerson) throw new BrokerError('too_many_streams')
       open.set(key, calls.add(call))
       return () => {
         calls.delete(call)
@@ -37,11 +51,13 @@ export function createOpenCalls(): OpenCalls {
     cut(person, upstream) {
       for (const call of open.get(personKey(person)) ?? []) {
         const isMeant = call.upstream === upstream && call.usesCredential
-        if (upstream === undefined || isMeant) call.cut()
+        if (upstream === undefined) call.cut(new BrokerError('unauthenticated'))
+        else if (isMeant) call.cut(new BrokerError('connect_required', { reason: 'not_connected' }))
       }
     },
     cutAll() {
-      for (const calls of open.values()) for (const call of calls) call.cut()
+      for (const calls of open.values())
+        for (const call of calls) call.cut(new BrokerError('storage_unavailable'))
     },
   }
 }

@@ -36,7 +36,9 @@ export function createEdge(ports: {
       const allowedMethods = ports.methodsAt(c.req.path)
       throw new BrokerError('method_not_allowed', { allowedMethods })
     }
-    if (c.req.path.length > longestPath) throw new BrokerError('not_found')
+    refuseDotSegments(c)
+    const isCarried = c.req.path.startsWith('/proxy/')
+    if (c.req.path.length > longestPath && !isCarried) throw new BrokerError('not_found')
     await next()
     const answer = c.res.headers
     for (const [name, value] of headers) if (!answer.has(name)) answer.set(name, value)
@@ -70,6 +72,19 @@ export function refuseAmbiguousHead(c: HttpContext): void {
     if (seen.has(name)) throw ambiguous('head')
     seen.add(name)
   }
+}
+
+/**
+ * The path that is routed has its dots resolved: `/proxy/x/../../api` would be ours, and to whoever decided on the way here by
+ * what it begins with another's.
+ */
+function refuseDotSegments(c: HttpContext): void {
+  const [path = ''] = c.env?.incoming?.url?.split('?', 1) ?? []
+  if (!/[\\/](?:\.|%2e){1,2}(?:[\\/]|$)/i.test(path)) return
+  throw new BrokerError('invalid_request', {
+    field: 'path',
+    expectation: 'The path has a dot segment.',
+  })
 }
 
 function ambiguous(field: string): BrokerError {

@@ -29,8 +29,9 @@ export function answerOnSocket(
     response,
     answer: {
       begin(status, headers) {
-        for (const [name, value] of Object.entries(added)) outgoing.setHeader(name, value)
-        for (const [name, value] of Object.entries(headers)) outgoing.setHeader(name, value)
+        for (const [name, value] of Object.entries(withAdded(headers, added))) {
+          outgoing.setHeader(name, value)
+        }
         outgoing.writeHead(status)
         // A stream may have nothing to say for long, and its reader waits for the head.
         outgoing.flushHeaders()
@@ -53,6 +54,8 @@ export function answerOnSocket(
 export function answerAsResponse(added: Readonly<Record<string, string>>): StreamingAnswer {
   let resume = () => {}
   let gone = () => {}
+  let isOver = false
+  let isGone = false
   let respond: (response: Response) => void
   let controller: ReadableStreamDefaultController<Uint8Array> | undefined
   const response = new Promise<Response>((resolve) => {
@@ -63,32 +66,52 @@ export function answerAsResponse(added: Readonly<Record<string, string>>): Strea
       controller = started
     },
     pull: () => resume(),
-    cancel: () => gone(),
+    cancel() {
+      isOver = true
+      isGone = true
+      gone()
+    },
   })
   return {
     response,
     answer: {
       begin(status, received) {
-        const headers = new Headers(added)
-        for (const [name, value] of Object.entries(received)) {
-          headers.delete(name)
+        const headers = new Headers()
+        for (const [name, value] of Object.entries(withAdded(received, added))) {
           for (const one of typeof value === 'string' ? [value] : value) headers.append(name, one)
         }
         const empty = status === 204 || status === 205 || status === 304
         respond(new Response(empty ? null : body, { status, headers }))
       },
+      // A stream that is over throws at whoever still writes to it.
       write(chunk) {
+        if (isOver) return true
         controller?.enqueue(chunk)
         return (controller?.desiredSize ?? 0) > 0
       },
-      end: () => controller?.close(),
-      cut: () => controller?.error(new Error('the upstream went away')),
+      end() {
+        if (!isOver) controller?.close()
+        isOver = true
+      },
+      cut() {
+        if (!isOver) controller?.error(new Error('the upstream went away'))
+        isOver = true
+      },
       onDrain(listener) {
         resume = listener
       },
       onGone(listener) {
         gone = listener
+        if (isGone) listener()
       },
     },
   }
+}
+
+type AnswerHeaders = Readonly<Record<string, string | readonly string[]>>
+
+/** Ours stand: an upstream's own `X-Request-Id` would name no record of ours. What an answer varies by is both together. */
+function withAdded(headers: AnswerHeaders, added: Readonly<Record<string, string>>): AnswerHeaders {
+  const vary = [headers['vary'] ?? [], added['vary'] ?? []].flat().join(', ')
+  return { ...headers, ...added, ...(vary === '' ? {} : { vary }) }
 }

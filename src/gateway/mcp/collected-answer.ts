@@ -43,6 +43,33 @@ export async function collect(
   return { ...head, body: Buffer.concat(chunks) }
 }
 
+/** Passes an answer on as it comes; `whole` gets a copy of one that comes to its end and is not too long. */
+export function copied(
+  answer: StreamedAnswer,
+  whole: (copy: CollectedAnswer) => void,
+): StreamedAnswer {
+  const chunks: Uint8Array[] = []
+  let head: Pick<CollectedAnswer, 'status' | 'headers'> | undefined
+  let bytes = 0
+  return {
+    ...answer,
+    begin(status, headers) {
+      head = { status, headers }
+      answer.begin(status, headers)
+    },
+    write(chunk) {
+      bytes += chunk.length
+      if (bytes <= mostBytes) chunks.push(chunk)
+      else chunks.length = 0
+      return answer.write(chunk)
+    },
+    end() {
+      answer.end()
+      if (head !== undefined && bytes <= mostBytes) whole({ ...head, body: Buffer.concat(chunks) })
+    },
+  }
+}
+
 /** The JSON-RPC answer in it with that id, whether it came as JSON or as a stream of events. */
 export function answerTo(
   id: RequestId,

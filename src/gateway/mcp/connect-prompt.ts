@@ -4,6 +4,7 @@ import {
   errorCode,
   errorOf,
   isObject,
+  isRequest,
   type JsonObject,
   type McpMessage,
   resultOf,
@@ -21,7 +22,8 @@ export function connectToolName(upstream: Upstream): string {
 }
 
 export function isConnectTool(message: McpMessage, upstream: Upstream): boolean {
-  return message.method === 'tools/call' && message.params['name'] === connectToolName(upstream)
+  if (!isRequest(message) || message.method !== 'tools/call') return false
+  return message.params['name'] === connectToolName(upstream)
 }
 
 /** Whether `elicitation` of a client's capabilities takes links. */

@@ -19,22 +19,29 @@ export function disagreement(
     return 'MCP-Protocol-Version'
   }
   if (headerOf(headers, 'mcp-method') !== message.method) return 'Mcp-Method'
-  const name = nameOf(message)
-  if (name === undefined) return undefined
-  return plain(headerOf(headers, 'mcp-name')) === name ? undefined : 'Mcp-Name'
+  const member = nameMembers[message.method ?? '']
+  if (member === undefined) return undefined
+  return plain(headerOf(headers, 'mcp-name')) === message.params[member] ? undefined : 'Mcp-Name'
 }
 
-function nameOf({ method, params }: McpMessage): unknown {
-  switch (method) {
-    case 'tools/call':
-    case 'prompts/get':
-      return params['name']
-    case 'resources/read':
-      return params['uri']
-    case undefined:
-    default:
-      return undefined
-  }
+/** Where the name stands that the head repeats. */
+const nameMembers: Readonly<Record<string, string>> = {
+  'prompts/get': 'name',
+  'resources/read': 'uri',
+  'tools/call': 'name',
+}
+
+const single: readonly string[] = [
+  'mcp-method',
+  'mcp-name',
+  'mcp-protocol-version',
+  'mcp-session-id',
+]
+
+/** Whether a header that decides came more than once: this gateway and the upstream could read different ones. */
+export function isAmbiguous(headers: readonly string[]): boolean {
+  const names = headers.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase())
+  return single.some((name) => names.indexOf(name) !== names.lastIndexOf(name))
 }
 
 /** Values that no header may hold are sent in Base64 between markers. */

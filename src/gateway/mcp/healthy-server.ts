@@ -1,6 +1,6 @@
 import type { Upstream } from '../../core/upstream.ts'
 import { connectToolName } from './connect-prompt.ts'
-import { isObject, type JsonObject, type McpMessage, resultOf } from './json-rpc.ts'
+import { isObject, isRequest, type JsonObject, type McpMessage, resultOf } from './json-rpc.ts'
 import { metaKey, modernRevision, newestSessionRevision, sessionRevisions } from './revisions.ts'
 
 /** What is known of an upstream from what it said to anyone. */
@@ -24,6 +24,23 @@ export function healthyResult(
   const cacheable = era === 'modern' ? { ttlMs: 0, cacheScope: 'private' } : {}
   const result = healthyResultOf(message, upstream, known, cacheable)
   return result === undefined ? undefined : resultOf(message.id, era, result)
+}
+
+const answeredHere: ReadonlySet<string> = new Set([
+  'initialize',
+  'logging/setLevel',
+  'ping',
+  'prompts/list',
+  'resources/list',
+  'resources/templates/list',
+  'server/discover',
+  'subscriptions/listen',
+  'tools/list',
+])
+
+/** Whether the gateway answers it in the place of a person who is not connected; anything else asks for the person. */
+export function isAnsweredHere(message: McpMessage): boolean {
+  return !isRequest(message) || answeredHere.has(message.method)
 }
 
 function healthyResultOf(

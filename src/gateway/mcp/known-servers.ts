@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { LRUCache } from 'lru-cache'
+import { BrokerError } from '../../core/errors.ts'
 import type { ResolvedCredential } from '../../core/ports/broker-services.ts'
 import type { GatewayCall } from '../../core/ports/gateway.ts'
 import type {
@@ -17,12 +19,16 @@ export type KnownServers = {
   readonly find: (upstream: string) => Promise<UpstreamServerRecord>
   /** Asks an upstream that was never asked, with the credential of the first person who has one. Never rejects. */
   readonly ask: (call: GatewayCall, credential: ResolvedCredential) => Promise<UpstreamServerRecord>
-  /** Notes the capabilities in an answer to `initialize` or `server/discover`. */
-  readonly noteCapabilities: (upstream: string, result: JsonObject) => Promise<void>
+  /** Notes what an answer to `initialize` or `server/discover` says. */
+  readonly note: (upstream: string, result: JsonObject) => Promise<void>
 }
 
 /** What is known changes seldom, and a replica may learn of it late. */
 const keptMs = 10_000
+/** A call does not wait longer than this for an upstream that makes nothing of the question. */
+const longestAskMs = 5000
+/** It is not asked again at once by everybody's calls. */
+const askAgainMs = 60_000
 const discoverId = 'onbehalf-discover'
 
 export function createKnownServers(ports: {
@@ -31,6 +37,7 @@ export function createKnownServers(ports: {
 }): KnownServers {
   const { records, forwarder } = ports
   const kept = new LRUCache<string, UpstreamServerRecord>({ max: 1000, ttl: keptMs })
+  const failed = new LRUCache<string, true>({ max: 1000, ttl: askAgainMs })
   const asking = new Map<string, Promise<UpstreamServerRecord>>()
 
   async function find(upstream: string): Promise<UpstreamServerRecord> {
@@ -61,6 +68,8 @@ export function createKnownServers(ports: {
           body: { kind: 'whole', content: Buffer.from(JSON.stringify(question)) },
           answer: to,
           whenGone: 'abort',
+          // What the gateway asks for itself costs nobody a renewal.
+          isStale: ({ status }) => status === 401,
         },
         credential,
       ),
@@ -68,7 +77,7 @@ export function createKnownServers(ports: {
     const message = answerTo(discoverId, answer)
     const result = resultIn(message)
     const revisions = revisionsIn(result) ?? (isRefusal(answer.status, message) ? [] : undefined)
-    if (revisions === undefined) return known
+    if (revisions === undefined) throw new BrokerError('upstream_unavailable')
     await note(upstream, { revisions, capabilities: capabilitiesIn(result) })
     return find(upstream)
   }
@@ -78,19 +87,27 @@ export function createKnownServers(ports: {
     async ask(call, credential) {
       const upstream = call.upstream.name
       const known = await find(upstream)
-      if (known.revisions !== undefined) return known
+      if (known.revisions !== undefined || failed.has(upstream)) return known
       const question =
-        asking.get(upstream) ?? discover(call, credential).finally(() => asking.delete(upstream))
+        asking.get(upstream) ??
+        discover(call, credential)
+          .catch(() => {
+            failed.set(upstream, true)
+            return known
+          })
+          .finally(() => asking.delete(upstream))
       asking.set(upstream, question)
       // What it says matters to people who are not connected; the call of this one goes on.
-      return question.catch(() => known)
+      return Promise.race([question, sleep(longestAskMs, known, { ref: false })])
     },
-    async noteCapabilities(upstream, result) {
-      const capabilities = capabilitiesIn(result)
-      if (capabilities === undefined) return
-      const { capabilities: known } = await find(upstream)
-      if (JSON.stringify(known) === JSON.stringify(capabilities)) return
-      await note(upstream, { revisions: undefined, capabilities })
+    async note(upstream, result) {
+      const said = { revisions: revisionsIn(result), capabilities: capabilitiesIn(result) }
+      const known = await find(upstream)
+      const isNews = (['revisions', 'capabilities'] as const).some(
+        (name) =>
+          said[name] !== undefined && JSON.stringify(said[name]) !== JSON.stringify(known[name]),
+      )
+      if (isNews) await note(upstream, said)
     },
   }
 }

@@ -3,7 +3,7 @@ import type { GatewayCall } from '../../core/ports/gateway.ts'
 import { type GatewayBody, mostBytes, readBody } from '../body.ts'
 import { announcedBytes, headerOf } from '../forward.ts'
 import { sendJson } from './answers.ts'
-import { claimedRevision } from './header-agreement.ts'
+import { claimedRevision, isAmbiguous } from './header-agreement.ts'
 import { errorCode, errorOf, type McpMessage, parseBody } from './json-rpc.ts'
 import { modernRevision, sessionRevisions } from './revisions.ts'
 import type { SessionEraMcp } from './session-era.ts'
@@ -40,17 +40,30 @@ export function createMcpGateway(ports: {
   }
 
   return async (call) => {
+    if (isAmbiguous(call.headers)) {
+      const text = 'A header came twice.'
+      return sendJson(call.answer, 400, errorOf(undefined, errorCode.headerMismatch, text))
+    }
     const isModern = headerOf(call.headers, 'mcp-protocol-version') === modernRevision
     if (call.method === 'POST') return post(call)
-    if (call.method === 'GET' && !isModern) return sessionEra.get(call)
-    if (call.method === 'DELETE' && !isModern) return sessionEra.remove(call)
+    if ((call.method === 'GET' || call.method === 'DELETE') && !isModern) {
+      const named = headerOf(call.headers, 'mcp-protocol-version')
+      if (named !== undefined && !sessionRevisions.includes(named)) {
+        return refuseRevision(call, undefined, named)
+      }
+      return call.method === 'GET' ? sessionEra.get(call) : sessionEra.remove(call)
+    }
     const allowedMethods = isModern ? ['POST'] : ['GET', 'POST', 'DELETE']
     throw new BrokerError('method_not_allowed', { allowedMethods })
   }
 }
 
-function refuseRevision({ answer }: GatewayCall, message: McpMessage, requested: string): void {
+function refuseRevision(
+  { answer }: GatewayCall,
+  message: McpMessage | undefined,
+  requested: string,
+): void {
   const data = { supported: [modernRevision, ...sessionRevisions], requested }
   const text = 'That revision is not known here.'
-  sendJson(answer, 400, errorOf(message.id, errorCode.unsupportedRevision, text, data))
+  sendJson(answer, 400, errorOf(message?.id, errorCode.unsupportedRevision, text, data))
 }

@@ -1,10 +1,10 @@
-import { isBrokerError } from '../../core/errors.ts'
 import type { CredentialResolver, ResolvedCredential } from '../../core/ports/broker-services.ts'
 import type { GatewayCall } from '../../core/ports/gateway.ts'
 import type { GatewayBody } from '../body.ts'
-import { type Forwarder, resolution } from '../forward.ts'
+import { type Forwarder, linkIn, resolution, withoutHeaders } from '../forward.ts'
 import type { StepUpLinks } from '../step-up.ts'
 import { sendAccepted, sendJson } from './answers.ts'
+import { answerTo, type CollectedAnswer, copied, resultIn } from './collected-answer.ts'
 import type { ConnectionWait } from './connection-wait.ts'
 import {
   alreadyConnected,
@@ -15,7 +15,7 @@ import {
   takesLinks,
 } from './connect-prompt.ts'
 import { disagreement } from './header-agreement.ts'
-import { healthyResult } from './healthy-server.ts'
+import { healthyResult, isAnsweredHere } from './healthy-server.ts'
 import { errorCode, errorOf, isObject, isRequest, type McpMessage } from './json-rpc.ts'
 import type { KnownServers } from './known-servers.ts'
 import { promptAnswer, type RequestStates, withoutPrompt } from './request-state.ts'
@@ -56,13 +56,16 @@ export function createModernMcp(ports: {
     const action = isRetry ? promptAnswer(message) : undefined
     const isRefused = action === 'decline' || action === 'cancel'
     if (isRetry && !isRefused) await connectionWait.untilConnected(call, state.replaces)
-    const standing = await standingOf(call, message)
-    if (standing.kind === 'unconnected') {
-      if (isRefused) {
-        return sendJson(answer, 200, promptAsText(message, 'modern', upstream, standing.link))
-      }
-      return answerUnconnected(call, message, standing.link, isRetry)
+    // Nothing is handed over for what the gateway says itself, and so nothing recorded.
+    if (isConnectTool(message, upstream) && (await connectionWait.isConnected(call))) {
+      return sendJson(answer, 200, alreadyConnected(message, 'modern', upstream))
     }
+    const standing = await standingOf(call, message)
+    const askForPerson = (link: string): Promise<void> | void => {
+      if (isRefused) return sendJson(answer, 200, promptAsText(message, 'modern', upstream, link))
+      return answerUnconnected(call, message, link, isRetry)
+    }
+    if (standing.kind === 'unconnected') return askForPerson(standing.link)
     if (isConnectTool(message, upstream)) {
       return sendJson(answer, 200, alreadyConnected(message, 'modern', upstream))
     }
@@ -72,24 +75,47 @@ export function createModernMcp(ports: {
       state.kind === 'foreign'
         ? received
         : { kind: 'whole', content: Buffer.from(JSON.stringify(withoutPrompt(message))) }
-    const outcome = await forwarder.forward(
-      {
-        call,
-        method: 'POST',
-        target: mcpTarget(upstream),
-        headers: withoutSession(call.headers),
-        body,
-        answer,
-        whenGone: 'abort',
-        mayStepUp: isRequest(message),
-      },
-      standing.credential,
-    )
+    const asksWho = message.method === 'server/discover'
+    let outcome: Awaited<ReturnType<Forwarder['forward']>>
+    try {
+      outcome = await forwarder.forward(
+        {
+          call,
+          method: 'POST',
+          target: mcpTarget(upstream),
+          headers: withoutHeaders(call.headers, asksWho ? ownReadNames : sessionHeaderNames),
+          body,
+          answer: asksWho ? copied(answer, (copy) => void noteServer(call, message, copy)) : answer,
+          whenGone: 'abort',
+          mayStepUp: isRequest(message),
+        },
+        standing.credential,
+      )
+    } catch (error) {
+      // The upstream refused the credential and nothing can renew it, or the person has disconnected meanwhile.
+      return askForPerson(linkIn(error))
+    }
     if (typeof outcome === 'string') return
     const stepUp = await stepUpLinks.offer(call, outcome.challenged)
     // Whoever said no to it gets what the upstream says.
     if (stepUp === undefined || isRefused) return outcome.pass()
     prompt(call, message, stepUp.link, { isRetry, replaces: stepUp.connectedAt })
+  }
+
+  /** What an upstream says of itself to one is what others see before they are connected. */
+  async function noteServer(
+    { upstream }: GatewayCall,
+    message: McpMessage,
+    copy: CollectedAnswer,
+  ): Promise<void> {
+    const response = message.id === undefined ? undefined : answerTo(message.id, copy)
+    const result = resultIn(response)
+    if (result === undefined) return
+    try {
+      await knownServers.note(upstream.name, result)
+    } catch {
+      // A database that is away learns of it with the next answer.
+    }
   }
 
   /** Asks for the person in the form that the client takes. */
@@ -112,13 +138,11 @@ export function createModernMcp(ports: {
     try {
       const credential = await resolver.resolve({
         ...resolution(call),
-        mayGoOnUnconnected: !mayPrompt(message.method),
+        mayGoOnUnconnected: isAnsweredHere(message),
       })
       return { kind: 'connected', credential }
     } catch (error) {
-      const link = isBrokerError(error, 'connect_required') ? error.details.connectUrl : undefined
-      if (link === undefined) throw error
-      return { kind: 'unconnected', link }
+      return { kind: 'unconnected', link: linkIn(error) }
     }
   }
 
@@ -150,9 +174,6 @@ function capabilitiesOf({ params }: McpMessage): unknown {
 }
 
 /** There are none in this revision, and a server must not be led to look for one. */
-function withoutSession(headers: readonly string[]): readonly string[] {
-  return headers.filter((_, index) => {
-    const name = headers[index - (index % 2)]?.toLowerCase()
-    return name !== 'mcp-session-id' && name !== 'last-event-id'
-  })
-}
+const sessionHeaderNames: ReadonlySet<string> = new Set(['mcp-session-id', 'last-event-id'])
+/** Of an answer that the gateway reads too: it unpacks nothing. */
+const ownReadNames: ReadonlySet<string> = new Set([...sessionHeaderNames, 'accept-encoding'])

@@ -1,4 +1,4 @@
-import { BrokerError, isBrokerError } from '../../core/errors.ts'
+import { BrokerError } from '../../core/errors.ts'
 import type { CredentialResolver, ResolvedCredential } from '../../core/ports/broker-services.ts'
 import type { GatewayCall, StreamedAnswer } from '../../core/ports/gateway.ts'
 import type {
@@ -6,10 +6,11 @@ import type {
   GatewaySessionRecords,
 } from '../../core/ports/gateway-session-records.ts'
 import type { GatewayBody } from '../body.ts'
-import { type Forwarder, headerOf, resolution } from '../forward.ts'
+import { type Forwarder, headerOf, linkIn, resolution, withoutHeaders } from '../forward.ts'
 import type { StepUpLinks } from '../step-up.ts'
 import { sendAccepted, sendJson } from './answers.ts'
 import { answerTo, collect, resultIn } from './collected-answer.ts'
+import type { ConnectionWait } from './connection-wait.ts'
 import {
   alreadyConnected,
   isConnectTool,
@@ -18,7 +19,7 @@ import {
   takesLinks,
   urlElicitationRequired,
 } from './connect-prompt.ts'
-import { healthyResult, sessionRevisionFor } from './healthy-server.ts'
+import { healthyResult, isAnsweredHere, sessionRevisionFor } from './healthy-server.ts'
 import { errorCode, errorOf, isRequest, type JsonObject, type McpMessage } from './json-rpc.ts'
 import type { KnownServers } from './known-servers.ts'
 import { batchRevision } from './revisions.ts'
@@ -47,11 +48,12 @@ export function createSessionEraMcp(ports: {
   readonly knownServers: KnownServers
   readonly sessions: Sessions
   readonly records: Pick<GatewaySessionRecords, 'addElicitation'>
+  readonly connectionWait: ConnectionWait
   readonly waitingStreams: WaitingStreams
   readonly stepUpLinks: StepUpLinks
 }): SessionEraMcp {
-  const { resolver, forwarder, knownServers, sessions, records, waitingStreams, stepUpLinks } =
-    ports
+  const { resolver, forwarder, knownServers, sessions, records } = ports
+  const { connectionWait, waitingStreams, stepUpLinks } = ports
 
   /** Undefined where the call was answered: a session that is missing, unknown, or somebody else's. */
   async function sessionOf(call: GatewayCall): Promise<GatewaySessionRecord | undefined> {
@@ -68,27 +70,38 @@ export function createSessionEraMcp(ports: {
     return undefined
   }
 
-  async function standingOf(call: GatewayCall, method: string | undefined): Promise<Standing> {
+  /** Without a message it is about a stream, which can wait. */
+  async function standingOf(call: GatewayCall, message?: McpMessage): Promise<Standing> {
     try {
       const credential = await resolver.resolve({
         ...resolution(call),
-        mayGoOnUnconnected: !mayPrompt(method),
+        mayGoOnUnconnected: message === undefined || isAnsweredHere(message),
       })
       return { kind: 'connected', credential }
     } catch (error) {
-      const link = isBrokerError(error, 'connect_required') ? error.details.connectUrl : undefined
-      if (link === undefined) throw error
-      return { kind: 'unconnected', link }
+      return { kind: 'unconnected', link: linkIn(error) }
     }
   }
 
-  async function initialize(call: GatewayCall, message: McpMessage): Promise<void> {
-    const { upstream, answer } = call
-    const standing = await standingOf(call, message.method)
-    if (standing.kind === 'connected') {
-      await knownServers.ask(call, standing.credential)
-      return initializeAtUpstream(call, message, standing.credential)
+  async function initialize(
+    call: GatewayCall,
+    body: GatewayBody,
+    message: McpMessage,
+  ): Promise<void> {
+    const standing = await standingOf(call, message)
+    if (standing.kind === 'unconnected') return initializeHere(call, message)
+    await knownServers.ask(call, standing.credential)
+    try {
+      await initializeAtUpstream(call, body, message, standing.credential)
+    } catch (error) {
+      // The upstream refused the credential, and nothing can renew it.
+      linkIn(error)
+      await initializeHere(call, message)
     }
+  }
+
+  async function initializeHere(call: GatewayCall, message: McpMessage): Promise<void> {
+    const { upstream, answer } = call
     const known = await knownServers.find(upstream.name)
     const result = healthyResult(message, 'session', upstream, known)
     const id = await sessions.open(call, {
@@ -102,6 +115,7 @@ export function createSessionEraMcp(ports: {
   /** The upstream's own answer, under a session of ours. */
   async function initializeAtUpstream(
     call: GatewayCall,
+    body: GatewayBody,
     message: McpMessage,
     credential: ResolvedCredential,
   ): Promise<void> {
@@ -112,8 +126,8 @@ export function createSessionEraMcp(ports: {
           call,
           method: 'POST',
           target: mcpTarget(upstream),
-          headers: withoutHeader(call.headers, sessionHeaderNames),
-          body: { kind: 'whole', content: Buffer.from(JSON.stringify(message.source)) },
+          headers: withoutHeaders(call.headers, ownReadNames),
+          body,
           answer: to,
           whenGone: 'abort',
         },
@@ -127,7 +141,7 @@ export function createSessionEraMcp(ports: {
     delete headers['content-length']
     if (result !== undefined) {
       const at = sessionIn(collected, response)
-      await knownServers.noteCapabilities(upstream.name, result)
+      await knownServers.note(upstream.name, result)
       headers['mcp-session-id'] = await sessions.open(call, {
         initialize: message.params,
         revision: at.revision,
@@ -158,7 +172,7 @@ export function createSessionEraMcp(ports: {
           call,
           method: sent.method,
           target: mcpTarget(call.upstream),
-          headers: [...withoutHeader(call.headers, sessionHeaderNames), ...sessionHeaders(at)],
+          headers: [...withoutHeaders(call.headers, sessionHeaderNames), ...sessionHeaders(at)],
           body: sent.body,
           answer: withoutSessionHeader(call.answer),
           whenGone: sent.method === 'GET' ? 'abort' : 'drain',
@@ -214,7 +228,8 @@ export function createSessionEraMcp(ports: {
   const post: SessionEraMcp['post'] = async (call, body, { messages, isBatch }) => {
     const { answer, upstream } = call
     const [first] = messages
-    if (first?.method === 'initialize' && messages.length === 1) return initialize(call, first)
+    // Of a batch it must not be part (2025-03-26, "Lifecycle").
+    if (first?.method === 'initialize' && !isBatch) return initialize(call, body, first)
     const session = await sessionOf(call)
     if (session === undefined || first === undefined) return
     if (isBatch && session.revision !== batchRevision) {
@@ -222,12 +237,16 @@ export function createSessionEraMcp(ports: {
       return sendJson(answer, 400, errorOf(undefined, errorCode.invalidRequest, text))
     }
     // One record a call: of a batch, that of the message that could ask for the person.
-    const leading = messages.find(({ method }) => mayPrompt(method)) ?? first
-    const standing = await standingOf(call, leading.method)
-    if (standing.kind === 'unconnected') {
+    const leading = messages.find((message) => !isAnsweredHere(message)) ?? first
+    // Nothing is handed over for what the gateway says itself, and so nothing recorded.
+    const isConnecting = isConnectTool(first, upstream) && !isBatch
+    if (isConnecting && (await connectionWait.isConnected(call))) {
+      return sendJson(answer, 200, alreadyConnected(first, 'session', upstream))
+    }
+    const askForPerson = async (link: string): Promise<void> => {
       const answers: JsonObject[] = []
       for (const message of messages) {
-        const one = await answerUnconnected(call, session, message, standing.link)
+        const one = await answerUnconnected(call, session, message, link)
         if (one !== undefined) answers.push(one)
       }
       const [only] = answers
@@ -237,12 +256,20 @@ export function createSessionEraMcp(ports: {
       answer.write(Buffer.from(JSON.stringify(answers)))
       return answer.end()
     }
-    if (isConnectTool(first, upstream) && !isBatch) {
+    const standing = await standingOf(call, leading)
+    if (standing.kind === 'unconnected') return askForPerson(standing.link)
+    if (isConnecting) {
       return sendJson(answer, 200, alreadyConnected(first, 'session', upstream))
     }
     await waitingStreams.handOver(session)
     const request = !isBatch && isRequest(first) ? { request: first } : {}
-    await forwardInSession(call, session, standing.credential, { method: 'POST', body, ...request })
+    const sent = { method: 'POST', body, ...request } as const
+    try {
+      await forwardInSession(call, session, standing.credential, sent)
+    } catch (error) {
+      // The upstream refused the credential and nothing can renew it, or the person has disconnected meanwhile.
+      await askForPerson(linkIn(error))
+    }
   }
 
   return {
@@ -250,10 +277,15 @@ export function createSessionEraMcp(ports: {
     async get(call) {
       const session = await sessionOf(call)
       if (session === undefined) return
-      const standing = await standingOf(call, undefined)
+      const standing = await standingOf(call)
       if (standing.kind === 'unconnected') return waitingStreams.get(call, session)
       const body: GatewayBody = { kind: 'whole', content: undefined }
-      await forwardInSession(call, session, standing.credential, { method: 'GET', body })
+      try {
+        await forwardInSession(call, session, standing.credential, { method: 'GET', body })
+      } catch (error) {
+        linkIn(error)
+        await waitingStreams.get(call, session)
+      }
     },
     async remove(call) {
       const session = await sessionOf(call)
@@ -294,13 +326,11 @@ export function createSessionEraMcp(ports: {
 const elicitingRevision = '2025-11-25'
 
 const sessionHeaderNames: ReadonlySet<string> = new Set(['mcp-session-id', 'mcp-protocol-version'])
+/** Of an answer that the gateway reads too: it unpacks nothing. */
+const ownReadNames: ReadonlySet<string> = new Set([...sessionHeaderNames, 'accept-encoding'])
 
 function sessionIdOf(call: GatewayCall): string {
   return headerOf(call.headers, 'mcp-session-id') ?? ''
-}
-
-function withoutHeader(headers: readonly string[], names: ReadonlySet<string>): readonly string[] {
-  return headers.filter((_, index) => !names.has(headers[index - (index % 2)]?.toLowerCase() ?? ''))
 }
 
 /** The upstream's session id stays inside. */

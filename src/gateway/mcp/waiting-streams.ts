@@ -4,7 +4,8 @@ import type {
   GatewaySessionRecord,
   GatewaySessionRecords,
 } from '../../core/ports/gateway-session-records.ts'
-import { type Forwarder, resolution } from '../forward.ts'
+import { isBrokerError } from '../../core/errors.ts'
+import { type Forwarder, resolution, withoutHeaders } from '../forward.ts'
 import type { OpenCalls } from '../open-calls.ts'
 import { beginEvents, sendEvent, sendJson } from './answers.ts'
 import type { ConnectionWait } from './connection-wait.ts'
@@ -49,8 +50,7 @@ export function createWaitingStreams(ports: {
   const waiting = new Map<string, Set<() => Promise<void>>>()
 
   /**
-   * Keeps a stream open until its person is connected, then runs `goOn` once. Resolves when the stream is over. Gives `goOn` the
-   * means to end the keeping.
+   * Keeps a stream open until its person is connected, then runs `goOn` once. Resolves when the stream is over.
    */
   function keep(
     call: GatewayCall,
@@ -61,40 +61,63 @@ export function createWaitingStreams(ports: {
     return new Promise((resolve) => {
       let looking: Promise<void> | undefined
       let isDone = false
+      let alive: NodeJS.Timeout | undefined
+      let isReleased = false
+      let close = (): void => {}
       const end = (): void => {
         if (isDone) return
         isDone = true
-        clearInterval(alive)
+        release()
         endWatch()
         unregister()
-        close()
         resolve()
       }
-      const close = openCalls.add(person, {
-        upstream: upstream.name,
-        usesCredential: false,
-        cut() {
-          answer.cut()
-          end()
-        },
-      })
-      const alive = setInterval(() => answer.write(keepAlive), keepAliveMs)
+      /** The stream is the gateway's own: it keeps it alive, and ends it when it is told to. */
+      function hold(usesCredential: boolean): void {
+        alive = setInterval(() => answer.write(keepAlive), keepAliveMs)
+        alive.unref()
+        close = openCalls.add(person, {
+          upstream: upstream.name,
+          usesCredential,
+          cut() {
+            answer.cut()
+            end()
+          },
+        })
+        answer.onGone(end)
+      }
+      /** Somebody else's words follow, between which none of ours may come. */
+      function release(): void {
+        clearInterval(alive)
+        close()
+      }
       async function look(): Promise<void> {
         if (isDone || !(await connectionWait.isConnected(call))) return
-        const credential = await resolver.resolve({
-          ...resolution(call),
-          mayGoOnUnconnected: true,
-        })
+        let credential: ResolvedCredential
+        try {
+          credential = await resolver.resolve({ ...resolution(call), mayGoOnUnconnected: true })
+        } catch (error) {
+          if (isBrokerError(error, 'connect_required')) return
+          throw error
+        }
         endWatch()
         unregister()
-        // From here on the upstream's stream counts as the open call.
-        close()
-        if ((await goOn(credential)) === 'over') end()
+        release()
+        isReleased = true
+        if ((await goOn(credential)) === 'over') return end()
+        // A disconnect ends it, and so it is opened again and waits for the next connection.
+        if (!isDone) hold(true)
       }
-      /** One at a time; what fails is tried again with the next notice. */
+      /** One at a time. What fails ends the stream, as an upstream would that fails: its client opens another. */
       function lookOnce(): Promise<void> {
         looking ??= look()
-          .catch(() => {})
+          .catch((error: unknown) => {
+            // Nothing of it has ended yet: what could not be asked is asked again.
+            if (isBrokerError(error, 'storage_unavailable') && !isReleased) return
+            if (isDone) return
+            answer.end()
+            end()
+          })
           .finally(() => {
             looking = undefined
           })
@@ -102,7 +125,7 @@ export function createWaitingStreams(ports: {
       }
       const endWatch = connectionWait.watch(person, upstream, () => void lookOnce())
       const unregister = register(lookOnce)
-      answer.onGone(end)
+      hold(false)
     })
   }
 
@@ -136,7 +159,7 @@ export function createWaitingStreams(ports: {
           call,
           method: 'POST',
           target: mcpTarget(upstream),
-          headers: call.headers,
+          headers: withoutHeaders(call.headers, sessionHeaderNames),
           body: { kind: 'whole', content },
           answer: withoutAcknowledgement(goingOn(answer)),
           whenGone: 'abort',
@@ -215,6 +238,9 @@ export function createWaitingStreams(ports: {
   }
 }
 
+/** There are no sessions where there is `listen`, and ours are no business of the upstream's. */
+const sessionHeaderNames: ReadonlySet<string> = new Set(['mcp-session-id', 'last-event-id'])
+
 const keepAlive = Buffer.from(': keep-alive\n\n')
 
 function listChanged(name: string, params: JsonObject | undefined): JsonObject {
@@ -236,28 +262,42 @@ function goingOn(answer: StreamedAnswer): StreamedAnswer {
   return { ...answer, begin: () => {} }
 }
 
+/** An acknowledgement is short; what goes on without an end is none. */
+const longestAcknowledgement = 64 * 1024
+
 /** Leaves the first event out where it is the upstream's acknowledgement: the client has the gateway's. */
 function withoutAcknowledgement(answer: StreamedAnswer): StreamedAnswer {
   let held: Buffer | undefined = Buffer.alloc(0)
+  function letGo(): boolean {
+    const rest = held
+    held = undefined
+    return rest === undefined || rest.length === 0 || answer.write(rest)
+  }
   return {
     ...answer,
     write(chunk) {
       if (held === undefined) return answer.write(chunk)
       held = Buffer.concat([held, chunk])
-      const text = held.toString('utf8')
-      const end = /\r?\n\r?\n/.exec(text)
-      if (end === null) return true
-      const first = text.slice(0, end.index + end[0].length)
-      const isAcknowledgement = first.includes('notifications/subscriptions/acknowledged')
-      // A comment before it is passed on, and the next event looked at.
-      if (!isAcknowledgement && !first.includes('data:')) {
-        held = held.subarray(Buffer.byteLength(first))
-        answer.write(Buffer.from(first))
-        return true
+      for (;;) {
+        // A byte a letter, so that places in the text are places in the bytes.
+        const text = held.toString('latin1')
+        const end = /\r?\n\r?\n/.exec(text)
+        if (end === null) return held.length <= longestAcknowledgement || letGo()
+        const length = end.index + end[0].length
+        const first = text.slice(0, length)
+        if (/^data:/m.test(first)) {
+          const isAcknowledgement = first.includes('notifications/subscriptions/acknowledged')
+          if (isAcknowledgement) held = held.subarray(length)
+          return letGo()
+        }
+        // A comment before it is passed on, and the next event looked at.
+        answer.write(held.subarray(0, length))
+        held = held.subarray(length)
       }
-      const rest = isAcknowledgement ? held.subarray(Buffer.byteLength(first)) : held
-      held = undefined
-      return rest.length === 0 || answer.write(rest)
+    },
+    end() {
+      letGo()
+      answer.end()
     },
   }
 }

@@ -1,10 +1,11 @@
+import type { MiddlewareHandler } from 'hono'
 import type { Person } from '../../core/caller.ts'
 import { BrokerError, isBrokerError } from '../../core/errors.ts'
 import type { GatewayCall } from '../../core/ports/gateway.ts'
 import { Secret } from '../../core/secret.ts'
 import type { Upstream } from '../../core/upstream.ts'
 import { parseBearer, refuseQueryToken, sendsToken } from '../callers.ts'
-import type { HttpApp, HttpContext } from '../http-env.ts'
+import type { HttpApp, HttpContext, HttpEnv } from '../http-env.ts'
 import type { HttpServices } from '../services.ts'
 import { answerAsResponse, answerOnSocket, type StreamingAnswer } from '../streamed-answer.ts'
 
@@ -71,24 +72,41 @@ export function addGatewayRoutes(
   }
 
   /** A page of another origin has no business here, whatever it knows (DNS rebinding, MCP transport security). */
-  function refuseForeignOrigin(c: HttpContext): string | undefined {
+  function refuseForeignOrigin(c: HttpContext): void {
     const origin = c.req.header('origin')
-    if (origin === undefined || origins.has(origin)) return origin
+    if (origin === undefined || origins.has(origin)) return
     throw new BrokerError('forbidden', {
       field: 'Origin',
       expectation: 'This origin may not call the gateway (allowed_origins).',
     })
   }
 
+  /** A browser client reads refusals too: without the challenge it would never learn where people sign in. */
+  const readable: MiddlewareHandler<HttpEnv> = async (c, next) => {
+    await next()
+    const origin = c.req.header('origin')
+    if (origin === undefined || !origins.has(origin)) return
+    const { headers } = c.res
+    // An answer of the gateway's own has them, or is out.
+    if (headers.has('x-hono-already-sent') || headers.has('access-control-allow-origin')) return
+    for (const [name, value] of Object.entries(corsHeaders(origin))) headers.set(name, value)
+  }
+
   /** Lets a call through to the gateway, as its person. */
   function door(kind: Upstream['kind'], carry: (call: GatewayCall) => Promise<void>) {
     return async (c: HttpContext): Promise<Response> => {
-      const origin = refuseForeignOrigin(c)
+      refuseForeignOrigin(c)
+      const preflight = preflightAnswer(c)
+      if (preflight !== undefined) return preflight
+      refuseUpgrade(c)
       const upstream = upstreamAt(c.req.param('upstream'), kind)
       const { person, bearer } = await personAt(c, upstream)
       refusals.admit()
       const requestId = c.get('requestId')
-      const streaming = answerFor(c, { 'x-request-id': requestId, ...corsHeaders(origin) })
+      const streaming = answerFor(c, {
+        'x-request-id': requestId,
+        ...corsHeaders(c.req.header('origin')),
+      })
       const done = carry({
         person,
         bearer,
@@ -106,6 +124,9 @@ export function addGatewayRoutes(
     }
   }
 
+  for (const path of ['/proxy/:upstream', '/proxy/:upstream/*', '/mcp/:upstream']) {
+    app.use(path, readable)
+  }
   const proxy = door('http', (call) => gateway.proxy(call))
   app.all('/proxy/:upstream', proxy)
   app.all('/proxy/:upstream/*', proxy)
@@ -133,6 +154,39 @@ function corsHeaders(origin: string | undefined): Readonly<Record<string, string
     'access-control-expose-headers': '*, WWW-Authenticate, Mcp-Session-Id, X-Request-Id',
     vary: 'Origin',
   }
+}
+
+/**
+ * The answer to a browser that asks what it may send; undefined for any other request. A browser asks without a bearer
+ * (Fetch standard, CORS-preflight), and an upstream has no say in who may call the gateway.
+ */
+function preflightAnswer(c: HttpContext): Response | undefined {
+  const method = c.req.header('access-control-request-method')
+  const isPreflight =
+    c.req.method === 'OPTIONS' && c.req.header('origin') !== undefined && method !== undefined
+  if (!isPreflight) return undefined
+  // Named one by one, because `*` does not cover `Authorization`; only what can be a name is said again.
+  const asked = (c.req.header('access-control-request-headers') ?? '').split(',')
+  const names = asked.map((name) => name.trim()).filter((name) => headerName.test(name))
+  return new Response(null, {
+    status: 204,
+    headers: {
+      'access-control-allow-methods': 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS',
+      'access-control-allow-headers': names.length === 0 ? 'Authorization' : names.join(', '),
+      'access-control-max-age': '600',
+    },
+  })
+}
+
+const headerName = /^[!#$%&'*+.^_`|~\w-]+$/
+
+/** Behind an upgraded connection nothing that this gateway promises would hold. */
+function refuseUpgrade(c: HttpContext): void {
+  if (c.req.header('upgrade') === undefined) return
+  throw new BrokerError('invalid_request', {
+    field: 'Upgrade',
+    expectation: 'Connections are not upgraded here.',
+  })
 }
 
 /**
