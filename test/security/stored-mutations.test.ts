@@ -116,14 +116,9 @@ const changes: Readonly<Record<string, Mutation>> = {
 const mutations = Object.entries({ ...swaps, ...changes })
 
 function fieldsOf(context: SealingContext): readonly string[] {
-  switch (context.table) {
-    case 'encryption_key':
-    case 'refresh_journal':
-    case 'mcp_request_state':
-      return []
-    default:
-      return sealedFields[context.table]
-  }
+  const fields: Readonly<Record<string, readonly string[]>> = sealedFields
+  // Not every place is a column: there is a file, and what goes through an MCP client.
+  return fields[context.table] ?? []
 }
 
 /** The same table and column in another row. */
@@ -133,6 +128,8 @@ function elsewhere(context: SealingContext): SealingContext {
   if ('ticketHash' in context) return { ...context, ticketHash: randomBytes(32) }
   if ('generation' in context) return { ...context, generation: context.generation + 1 + upTo(50) }
   if ('keyId' in context) return { ...context, keyId: 'another-key' }
+  if ('source' in context) return { ...context, source: 'another-source' }
+  if ('redirectUri' in context) return { ...context, redirectUri: 'https://another.example.com' }
   return context
 }
 
@@ -373,6 +370,8 @@ function rowOf(context: SealingContext): readonly [string, unknown] {
   if ('stateHash' in context) return ['state_hash', context.stateHash]
   if ('keyId' in context) return ['key_id', context.keyId]
   if ('userId' in context) return ['user_id', context.userId]
+  if ('source' in context) return ['upstream', context.upstream]
+  if ('redirectUri' in context) return ['authorization_server', context.authorizationServer]
   throw new Error('no such row')
 }
 
