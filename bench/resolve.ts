@@ -142,9 +142,10 @@ async function warm(): Promise<string[]> {
   await sample(bare, requests)
   await sample(broker, requests)
   await sample(betterAuth, betterAuthRequests)
-  await countersSettled()
+  const background = await backgroundReads()
   const scansBefore = await credentialReads()
   const rowsBefore = await activityRows()
+  const startedMs = performance.now()
   let calls = 0
   for (let round = 0; round < rounds; round += 1) {
     slices.bare.push(await sample(bare, requests))
@@ -157,6 +158,8 @@ async function warm(): Promise<string[]> {
   process.stderr.write('\r                \r')
   await countersSettled()
   const reads = (await credentialReads()) - scansBefore
+  // Twice, because they come with jitter. A warm path that read would do so at every call.
+  const mayRead = 2 * background * ((performance.now() - startedMs) / 1000)
   const records = (await activityRows()) - rowsBefore
 
   const ratio = median(slices.broker.map((s, i) => s.perSecond / (slices.bare[i]?.perSecond ?? 1)))
@@ -174,7 +177,7 @@ async function warm(): Promise<string[]> {
     'better-auth getAccessToken': tableRow(slices.betterAuth, slices.bare),
   })
   console.log(
-    `${calls} calls, ${failures} failed, ${records} records written, ${reads} reads of the credential table`,
+    `${calls} calls, ${failures} failed, ${records} records written, ${reads} reads of the credential table (background looks alone, unloaded: ${(mayRead / 2).toFixed(0)})`,
   )
   return [
     ...(ratio >= bars.throughput
@@ -185,7 +188,7 @@ async function warm(): Promise<string[]> {
       ? []
       : [`${times.toFixed(1)} times better-auth (bar ${bars.betterAuth})`]),
     ...(failures === 0 ? [] : ['calls failed']),
-    ...(reads === 0 ? [] : ['the warm path read the credential table']),
+    ...(reads <= mayRead ? [] : ['the warm path read the credential table']),
   ]
 }
 
@@ -220,25 +223,35 @@ async function inProcess(): Promise<string[]> {
   )
 }
 
+/** Two processes that find the same connections stored and serve as many calls: a few people's, and everybody's. */
 async function memory(): Promise<string[]> {
   await everybody()
-  // A process of its own, so that what storing them took is not counted: they are stored, it reads them.
-  await broker.stop()
-  broker = await startChild('broker-server', brokerEnvironment)
-  await fill(bodies)
-  const before = await broker.ask<Memory>('memory')
-  await everybody()
-  await new Promise((resolve) => setTimeout(resolve, 3000))
-  const after = await broker.ask<Memory>('memory')
+  const ofFew = await memoryAfter(async () => {
+    for (let calls = 0; calls < manyPeople; calls += people) await fill(bodies)
+  })
+  const ofAll = await memoryAfter(async () => {
+    await fill(bodies)
+    await everybody()
+  })
   const [stored] = await activity<[{ count: number }]>`
     SELECT count(*)::int AS count FROM credential`
-  console.log(`\nmemory, after a garbage collection; ${stored.count} stored connections`)
+  console.log(
+    `\nmemory after ${manyPeople} calls and a garbage collection; ${stored.count} stored connections`,
+  )
   console.table({
-    [`${people} of them called`]: fixed(before),
-    'each called once': fixed(after),
+    [`${people} people called, again and again`]: fixed(ofFew),
+    'everybody called once': fixed(ofAll),
   })
-  const grown = after.rssMb - before.rssMb
+  const grown = ofAll.rssMb - ofFew.rssMb
   return grown <= bars.memoryMb ? [] : [`${grown.toFixed(0)} MB more (bar ${bars.memoryMb})`]
+}
+
+async function memoryAfter(calls: () => Promise<void>): Promise<Memory> {
+  await broker.stop()
+  broker = await startChild('broker-server', brokerEnvironment)
+  await calls()
+  await new Promise((resolve) => setTimeout(resolve, 3000))
+  return broker.ask<Memory>('memory')
 }
 
 async function everybody(): Promise<void> {
@@ -306,6 +319,16 @@ function tableRow(samples: readonly Sample[], base: readonly Sample[]) {
 /** An idle connection of PostgreSQL hands in what it counted after 10 s. */
 function countersSettled(): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, 12_000))
+}
+
+/** Reads of the credential table a second while nobody calls: the broker looks for what is to be renewed ahead of its end. */
+async function backgroundReads(): Promise<number> {
+  await countersSettled()
+  const before = await credentialReads()
+  const startedMs = performance.now()
+  await countersSettled()
+  await countersSettled()
+  return ((await credentialReads()) - before) / ((performance.now() - startedMs) / 1000)
 }
 
 /** Reads of the credential table that PostgreSQL itself counted. */
