@@ -12,6 +12,8 @@ import { clearYoungObjectsAlone } from './garbage-collection.ts'
 import { createBroker } from './index.ts'
 import { keyCheckFor, rewrapKeys } from './keys.ts'
 import { createLog, silentLog } from './log.ts'
+import { probeUpstream, upstreamOf } from './oauth/upstream-probe.ts'
+import { createHttpClient } from './outbound/http-client.ts'
 import { readDatabaseAddress } from './storage/database-address.ts'
 import { migrateStorage, withStorage } from './storage/open-storage.ts'
 import { version } from './version.ts'
@@ -21,6 +23,13 @@ const services: CliServices = {
   version,
   configSchema: configJsonSchema,
   fetch: (url, init) => fetch(url, init),
+  // Where the broker will be is not known; but it will be somewhere on https.
+  probe: (url, allowPrivateNetwork) =>
+    probeUpstream(
+      createHttpClient(),
+      upstreamOf(url, allowPrivateNetwork),
+      'https://broker.invalid',
+    ),
 
   async configure({ path, env }) {
     const loaded = await loadConfigFile({
@@ -69,6 +78,11 @@ function configurationOf(config: BrokerConfig, warnings: Configuration['warnings
     },
     serve: (output) => untilSignal((signal) => serve(config, warnings, output, signal)),
     migrate: () => migrateStorage(place, silentLog),
+    async probe(name) {
+      const upstream = upstreams.get(name)
+      if (upstream === undefined) return undefined
+      return probeUpstream(createHttpClient(), upstream, config.publicUrl)
+    },
     keyStatus: () =>
       withStorage(place, silentLog, async (opened) => {
         const check = keyCheckFor(config, opened)

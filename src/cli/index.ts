@@ -17,6 +17,7 @@ import { isLater, laterCommands } from './later.ts'
 import { migrate } from './migrate.ts'
 import { nearest, parseArguments } from './parse-arguments.ts'
 import { serve } from './serve.ts'
+import { upstreamProbe } from './upstream-probe.ts'
 import type { CliEnvironment, CliOutput, CliServices } from './services.ts'
 
 export type {
@@ -51,6 +52,7 @@ const commands: readonly Command[] = [
   activitySummary,
   activityExport,
   activityVerify,
+  upstreamProbe,
   ...laterCommands,
 ]
 

@@ -15,7 +15,6 @@ function later(name: string, summary: string): Command {
 
 export const laterCommands: readonly Command[] = [
   later('login', 'Sign in by browser for these commands'),
-  later('upstream probe', 'Show what discovery finds about an upstream'),
   later('smoke', 'Check a protected MCP endpoint'),
 ]
 

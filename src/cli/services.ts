@@ -1,4 +1,5 @@
 import type { ActivityVerdict } from '../core/ports/activity-proof.ts'
+import type { ProbeReport } from '../oauth/upstream-probe.ts'
 
 /** Where a command writes: results to `out`, everything said about them to `err`. */
 export type CliOutput = {
@@ -63,6 +64,9 @@ export interface Configuration {
   /** Brings the database to this version, under a lock. Gives how many migrations were applied. */
   migrate(): Promise<number>
 
+  /** What discovery finds about an upstream of the file; undefined where there is none of that name. */
+  probe(upstream: string): Promise<ProbeReport | undefined>
+
   /** Never refuses because of the keys. */
   keyStatus(): Promise<KeyReport>
 
@@ -100,6 +104,9 @@ export interface CliServices {
     options: { readonly once: boolean; readonly port: number | undefined },
     output: CliOutput,
   ): Promise<number>
+
+  /** What discovery finds about an MCP server at a URL. */
+  probe(url: string, allowPrivateNetwork: boolean): Promise<ProbeReport>
 
   /** For the REST commands; `globalThis.fetch` does. */
   readonly fetch: (url: string, init: RequestInit) => Promise<Response>

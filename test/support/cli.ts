@@ -2,6 +2,8 @@ import { readFile } from 'node:fs/promises'
 import { type CliServices, type Configuration, runCli } from '../../src/cli/index.ts'
 import { configJsonSchema } from '../../src/config/json-schema.ts'
 import { loadConfigFile } from '../../src/config/loader.ts'
+import { probeUpstream, upstreamOf } from '../../src/oauth/upstream-probe.ts'
+import { createHttpClient } from '../../src/outbound/http-client.ts'
 
 /** What one call of the program did. */
 export type CliRun = { readonly code: number; readonly stdout: string; readonly stderr: string }
@@ -57,6 +59,11 @@ export async function onbehalf(
             },
             serve: notCalled,
             migrate: notCalled,
+            probe: async (name) => {
+              const upstream = config.upstreams.get(name)
+              if (upstream === undefined) return undefined
+              return probeUpstream(createHttpClient(), upstream, config.publicUrl)
+            },
             keyStatus: notCalled,
             rewrapKeys: notCalled,
             verifyActivity: notCalled,
@@ -66,6 +73,8 @@ export async function onbehalf(
       },
       configSchema: configJsonSchema,
       demo: notCalled,
+      probe: (url, allowed) =>
+        probeUpstream(createHttpClient(), upstreamOf(url, allowed), 'https://broker.example.com'),
       fetch: (url, init) => fetch(url, init),
       ...options.services,
     },

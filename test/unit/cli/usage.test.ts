@@ -20,7 +20,7 @@ const commands = [
   'activity export',
   'activity verify',
 ]
-const laterCommands = ['login', 'upstream probe', 'smoke']
+const laterCommands = ['login', 'smoke']
 
 describe('onbehalf', () => {
   it.each([['--help'], ['-h'], ['help']])(

@@ -1,0 +1,203 @@
+import { namesLoopback } from '../core/loopback-url.ts'
+import type { DiscoveryFault, DiscoveryStep } from '../oauth/discovery-failure.ts'
+import type { ProbeReport, ProbeStep } from '../oauth/upstream-probe.ts'
+import { UsageError } from './cli-error.ts'
+import { type Command, type CommandContext, exitCodes } from './command.ts'
+import { configOption, withConfiguration } from './config-file.ts'
+import { outputOption, readFormat } from './output-format.ts'
+import { printable, printableJson, renderTable } from './terminal-text.ts'
+
+const formats = ['table', 'json'] as const
+
+export const upstreamProbe: Command = {
+  name: 'upstream probe',
+  positionals: ['<URL|NAME>'],
+  summary: 'Show what discovery finds about an upstream.',
+  help: `Asks a protected MCP server, by its URL or by its name in the configuration, what onbehalf would ask it at the first
+use: its challenge, its RFC 9728 document, the metadata of its authorization server, and how a client comes to be
+there. Registers nothing. Exit code 1 when people could not connect to it so.
+Next: put what it prints into onbehalf.yaml.`,
+  options: {
+    ...configOption,
+    ...outputOption(formats),
+    'allow-private-network': {
+      summary: 'For a URL: let it lead to private addresses, as allow_private_network does.',
+    },
+  },
+  run: async (context) => {
+    const [target = ''] = context.positionals
+    const format = readFormat(context, formats)
+    if (target.includes('://')) return show(context, await probeUrl(context, target), format)
+    if (context.options.has('allow-private-network')) {
+      throw new UsageError(
+        '--allow-private-network is for a URL; the configuration says it of a name.',
+      )
+    }
+    return withConfiguration(context, async (configuration) => {
+      const report = await configuration.probe(target)
+      if (report !== undefined) return show(context, report, format)
+      context.output.err(`There is no upstream of that name in the configuration.\n`)
+      return exitCodes.refused
+    })
+  },
+}
+
+async function probeUrl({ services, options }: CommandContext, text: string): Promise<ProbeReport> {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  const isWeb = url?.protocol === 'https:' || url?.protocol === 'http:'
+  if (
+    url === undefined ||
+    !isWeb ||
+    url.username !== '' ||
+    url.password !== '' ||
+    url.hash !== ''
+  ) {
+    throw new UsageError('<URL> must be an https or http URL without a user or a fragment.')
+  }
+  // Whoever probes a server of this machine means the others beside it, too.
+  const isHere = namesLoopback(url)
+  return services.probe(text, isHere || options.has('allow-private-network'))
+}
+
+function show(
+  { output }: CommandContext,
+  report: ProbeReport,
+  format: (typeof formats)[number],
+): number {
+  const snippet = report.works ? configured(report) : undefined
+  if (format === 'json') {
+    const steps = report.steps.map(({ step, fault, found }) => {
+      return { step, ok: fault === undefined, fault: fault ?? null, found }
+    })
+    const { url, works, client } = report
+    output.out(
+      `${printableJson({ url, works, client, steps, server: serverJson(report), configured: snippet ?? null })}\n`,
+    )
+    return works ? exitCodes.good : exitCodes.failed
+  }
+  output.out(renderTable(['STEP', 'RESULT', 'FOUND'], report.steps.flatMap(rowsOf)))
+  if (snippet === undefined) {
+    output.err(`People could not connect to it so. ${adviceOn(report)}\n`)
+    return exitCodes.failed
+  }
+  output.out(`\nWhat would be configured:\n\n${indented(snippet)}`)
+  return exitCodes.good
+}
+
+const stepNames: Readonly<Record<DiscoveryStep, string>> = {
+  challenge: 'challenge',
+  resource_metadata: 'resource metadata',
+  server_metadata: 'server metadata',
+  client: 'client',
+}
+
+const faultTexts: Readonly<Record<DiscoveryFault, string>> = {
+  address_refused: 'leads to a private address',
+  busy: 'answers with an error',
+  endpoint_missing: 'names no usable endpoint',
+  issuer_mismatch: 'is of another issuer',
+  issuer_unusable: 'is no https URL',
+  no_answer: 'did not answer in time',
+  no_authorization_server: 'names no authorization server',
+  no_challenge: 'asks for no token',
+  no_way_to_register: 'takes neither client documents nor registrations',
+  not_found: 'not there',
+  pkce_not_advertised: 'does not advertise PKCE with S256',
+  redirect: 'redirects',
+  registration_refused: 'refuses to register',
+  resource_mismatch: 'is of another resource',
+  too_large: 'is too large',
+  unreachable: 'cannot be reached',
+  unreadable: 'cannot be read',
+  url_unusable: 'is at no usable URL',
+}
+
+function rowsOf({ step, fault, found }: ProbeStep): readonly (readonly string[])[] {
+  const name = stepNames[step]
+  const result = fault === undefined ? 'ok' : faultTexts[fault]
+  const lines = Object.entries(found)
+    .filter(([, value]) => value !== null)
+    .map(([key, value]) => `${key}: ${typeof value === 'object' ? (value ?? []).join(' ') : value}`)
+  if (lines.length === 0) return [[name, result, '-']]
+  return lines.map((line, at) => (at === 0 ? [name, result, line] : ['', '', line]))
+}
+
+function serverJson({ server }: ProbeReport) {
+  if (server === undefined) return null
+  return {
+    issuer: server.issuer,
+    authorization_endpoint: server.authorizationEndpoint,
+    token_endpoint: server.tokenEndpoint,
+    revocation_endpoint: server.revocationEndpoint ?? null,
+    registration_endpoint: server.registrationEndpoint ?? null,
+    client_id_metadata_document_supported: server.takesClientDocuments,
+    resource: server.resource,
+    scopes: server.scopes,
+  }
+}
+
+type Configured = {
+  readonly url: string
+  readonly allow_private_network?: true
+  readonly credential: Readonly<Record<string, unknown>>
+}
+
+/** What the upstream's entry would come to; of a server that is found so, the url alone is enough. */
+function configured({ url, server, client }: ProbeReport): Configured {
+  const isPrivate = server !== undefined && new URL(server.issuer).protocol === 'http:'
+  return {
+    url,
+    ...(isPrivate ? { allow_private_network: true } : {}),
+    credential:
+      server === undefined
+        ? { mode: 'as written' }
+        : {
+            mode: 'oauth_connect',
+            issuer: server.issuer,
+            client,
+            scopes: server.scopes,
+            resource: server.resource,
+          },
+  }
+}
+
+const clientTexts: Readonly<Record<ProbeReport['client'], string>> = {
+  document: 'our own document (CIMD)',
+  registration: 'registered at the first use (DCR)',
+  written: 'as written',
+  none: '-',
+}
+
+function indented({ url, allow_private_network: isPrivate, credential }: Configured): string {
+  const { issuer, client, scopes, resource } = credential
+  const list = Array.isArray(scopes) ? scopes.join(', ') : ''
+  const lines = [
+    'upstreams:',
+    '  name:',
+    `    url: ${url}`,
+    ...(isPrivate === true ? ['    allow_private_network: true'] : []),
+    ...(typeof issuer !== 'string'
+      ? []
+      : [
+          '    # found, so it need not be written:',
+          `    #   issuer: ${issuer}`,
+          `    #   client: ${clientTexts[client as ProbeReport['client']]}`,
+          `    #   scopes: [${list}]`,
+          `    #   resource: ${String(resource)}`,
+        ]),
+  ]
+  return lines.map((line) => `${printable(line)}\n`).join('')
+}
+
+const advices: Partial<Record<DiscoveryFault, string>> = {
+  address_refused: 'allow_private_network of the upstream would allow that address.',
+  pkce_not_advertised:
+    'If the server takes PKCE all the same, write its endpoints and a client_id.',
+  no_way_to_register: 'Register a client there by hand, and write its client_id and the issuer.',
+}
+
+function adviceOn({ steps }: ProbeReport): string {
+  const fault = steps.findLast((step) => step.fault !== undefined)?.fault
+  const advice = fault === undefined ? undefined : advices[fault]
+  return advice ?? 'Where its authorization server is known, write issuer and client_id.'
+}
