@@ -92,6 +92,45 @@ export function acquisitionMethodContract(mode: CredentialMode): void {
       }
     })
 
+    it('V9: asks right before it sends, and sends nothing when its turn is over', async () => {
+      let asked = 0
+      const maySend = () => {
+        asked += 1
+        return false
+      }
+      const failure = await failureOf(() =>
+        method.refresh(upstream, new Secret(refreshToken), [], { maySend }),
+      )
+      expect(failure.verdict).toMatchObject({ kind: 'retry_at', answer: 'not_sent' })
+      expect(asked).toBe(1)
+      expect(server.requests).toHaveLength(0)
+    })
+
+    it('V8: hands over the whole answer before it reads it, and reads it again the same', async () => {
+      const kept: Secret[] = []
+      const keep = async (answer: Secret) => {
+        kept.push(answer)
+      }
+      const tokens = await method.refresh(upstream, new Secret(refreshToken), [], { keep })
+      clock.advance(600)
+      const [answer] = kept
+      if (answer === undefined) throw new Error('nothing was kept')
+      const again = method.readRefresh(upstream, answer)
+      expect(again.accessToken.reveal()).toBe(tokens.accessToken.reveal())
+      expect(again.refreshToken?.reveal()).toBe(tokens.refreshToken?.reveal())
+      expect(again.expiresAt).toEqual(tokens.expiresAt)
+
+      server.script(text('neither JSON nor a form', 'text/plain'))
+      await failureOf(() => method.refresh(upstream, new Secret(refreshToken), [], { keep }))
+      const unreadable = kept[1]
+      if (unreadable === undefined) throw new Error('it was read before it was kept')
+      expect(() => method.readRefresh(upstream, unreadable)).toThrow(AcquisitionFailure)
+
+      server.script(json({ error: 'invalid_grant' }, 400))
+      await failureOf(() => method.refresh(upstream, new Secret(refreshToken), [], { keep }))
+      expect(kept).toHaveLength(2)
+    })
+
     it('gives secrets that do not print', async () => {
       for (const [, operation] of operations()) {
         const tokens = await operation()
