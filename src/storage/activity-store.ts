@@ -188,7 +188,10 @@ export function createActivityStore(database: Database): ActivityStore {
     if (actorId !== undefined) {
       const found = await newest(statements.newestOfActors, FEW)
       if (found.length === count || !(await haveMore(actorId, FEW))) return found
-      return keys.length > MOST_KEYS ? everything(statements.ofActors) : inTurn(byKey, keys)
+      // Many keys that are not uncommon are much of the log, and some of it this actor's.
+      const isLikely = !allUncommon && keys.length > FEW_KEYS
+      if (isLikely || keys.length > MOST_KEYS) return everything(statements.ofActors)
+      return inTurn(byKey, keys)
     }
     if (keys.length > FEW_KEYS) {
       const found = await newest(allUncommon ? statements.newestUncommon : statements.newest, MANY)
