@@ -2,6 +2,7 @@ import { createServer, type Server, type ServerResponse, STATUS_CODES } from 'no
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener, type HttpBindings, RequestError } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { plainProblem } from './problem.ts'
 
 /** A listening HTTP server. */
@@ -23,7 +24,10 @@ export async function startServer(options: {
 }): Promise<HttpServer> {
   const { host, port } = options
   const listener = getRequestListener(
-    (request, env) => options.fetch(request, env as HttpBindings),
+    (request, env) => {
+      const answer = options.fetch(request, env as HttpBindings)
+      return request.method === 'HEAD' ? keptAsSent(answer) : answer
+    },
     {
       // HTTP/1.0 has no Host, and balancers ask for our health in it. Nothing is taken from this name.
       hostname: 'localhost',
@@ -42,7 +46,16 @@ export async function startServer(options: {
   const answers = new WeakMap<Duplex, ServerResponse>()
   /** Connections that have asked nothing yet. Node counts them as busy, and a stop would wait for them. */
   const silent = new Set<Duplex>()
+  /** Connections on which it cannot be told where a request ends. */
+  const unclear = new WeakSet<Duplex>()
   const server = createServer(limits, (incoming, outgoing) => {
+    // What follows there may be what another program took for a body: nobody asked for it (RFC 9112 §6.1, §11.2).
+    if (unclear.has(incoming.socket)) return
+    const coding = incoming.headers['transfer-encoding']
+    if (coding !== undefined && coding.toLowerCase() !== 'chunked') {
+      unclear.add(incoming.socket)
+      outgoing.shouldKeepAlive = false
+    }
     answers.set(incoming.socket, outgoing)
     silent.delete(incoming.socket)
     // Nothing of an answer that cannot be written may end the process.
@@ -68,6 +81,12 @@ export async function startServer(options: {
   const address = server.address()
   const listening = typeof address === 'object' && address !== null ? address.port : port
   return { host, port: listening, close: (graceMs) => close(server, silent, graceMs) }
+}
+
+/** Hono answers HEAD with a copy, in which the server would not see that the answer is out. */
+async function keptAsSent(answer: Response | Promise<Response>): Promise<Response> {
+  const response = await answer
+  return response.headers.has('x-hono-already-sent') ? RESPONSE_ALREADY_SENT : response
 }
 
 const statusOfFault: Readonly<Record<string, 408 | 431>> = {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { BrokerError } from '../../src/core/errors.ts'
 import {
+  ada,
   adaToken,
   createHttpRoom,
   credentialOfAda,
@@ -116,6 +117,60 @@ describe('external authorization, for other gateways (contract section 7)', () =
     expect(answer.headers.get('x-onbehalf-error')).toBe(code)
     const link = answer.headers.get('x-onbehalf-connect-url')
     expect(link).toBe(code === 'connect_required' ? connectUrl : null)
+  })
+
+  it.each([
+    [
+      'a wrong service key',
+      '/ext-authz/files',
+      { key: 'x'.repeat(40) },
+      'Bearer scope="broker:use"',
+    ],
+    ['a wrong key for no upstream', '/ext-authz/nope', { key: 'x'.repeat(40) }, 'Bearer'],
+  ] as const)('%s: the 401 names no document of our own API', async (_what, path, sent, header) => {
+    const answer = await ask(createHttpRoom(), { path, ...sent })
+    expect(answer.status).toBe(401)
+    expect(answer.headers.get('www-authenticate')).toBe(header)
+  })
+
+  it('P2: a person’s token or a key in a header of another name opens nothing, and nothing sent comes back', async () => {
+    const room = createHttpRoom()
+    const sent = {
+      'x-forwarded-access-token': adaToken,
+      'x-original-authorization': `Bearer ${adaToken}`,
+      x_onbehalf_service_key: serviceKey,
+      cookie: room.room.cookieOf({ ...ada, admin: true }),
+      'x-evil': 'CNRY-evil',
+    }
+    const noPerson = await ask(room, { token: undefined, headers: sent })
+    const noKey = await ask(room, { key: undefined, headers: sent })
+    expect([noPerson.status, noKey.status]).toEqual([401, 401])
+    for (const answer of [noPerson, noKey]) {
+      const text = JSON.stringify([...answer.headers]) + (await answer.text())
+      expect(text).not.toContain('CNRY')
+    }
+    expect(room.room.asked).toEqual([])
+  })
+
+  it('takes a body along without reading it', async () => {
+    const { app } = createHttpRoom()
+    let pulled = 0
+    const body = new ReadableStream<Uint8Array>(
+      {
+        pull(controller) {
+          pulled += 1
+          controller.enqueue(new Uint8Array(1024))
+        },
+      },
+      { highWaterMark: 0 },
+    )
+    const answer = await app.request('/ext-authz/files', {
+      method: 'POST',
+      headers: { 'x-onbehalf-service-key': serviceKey, authorization: `Bearer ${adaToken}` },
+      body,
+      duplex: 'half',
+    } as RequestInit)
+    expect([answer.status, pulled]).toEqual([200, 0])
   })
 
   it('the challenge names the document of the address where people reach the upstream, and none where there is none', async () => {

@@ -115,9 +115,10 @@ export function addExtAuthzRoute(
   }
 
   /** The refusal in one of the statuses that those gateways pass on, with what a client needs in headers too. */
-  function refusalAnswer(error: unknown, requestId: string): Response {
+  function refusalAnswer(c: HttpContext, error: unknown, requestId: string): Response {
     const { problem, headers } = problems.answer(error, requestId)
     const status = statusThere[problem.status] ?? 503
+    const named = isBrokerError(error) ? error.details.challenge : undefined
     return new Response(JSON.stringify({ ...problem, status }), {
       status,
       headers: {
@@ -130,8 +131,16 @@ export function addExtAuthzRoute(
           : { 'x-onbehalf-connect-url': problem.connect_url }),
         ...(status === 503 ? { 'retry-after': '5' } : {}),
         ...headers,
+        // Whoever refused may have known of no document but that of our own API, which is not what the client called.
+        ...(status === 401 ? { 'www-authenticate': named ?? plainChallenge(c) } : {}),
       },
     })
+  }
+
+  function plainChallenge(c: HttpContext): string {
+    const upstream = upstreams.get(c.req.param('upstream') ?? '')
+    if (upstream === undefined) return 'Bearer'
+    return challenge({ error: undefined, scopes: [] }, { kind: 'external', upstream })
   }
 
   /** The record is safe before the credential leaves, or the refusal. */
@@ -148,7 +157,7 @@ export function addExtAuthzRoute(
     try {
       return await recorded(answer(c, requestId))
     } catch (error) {
-      return refusalAnswer(error, requestId)
+      return refusalAnswer(c, error, requestId)
     }
   }
 
