@@ -14,6 +14,7 @@ import type { AuditSink } from './ports/audit-sink.ts'
 import type { Clock } from './ports/clock.ts'
 import type { CredentialStore } from './ports/credential-store.ts'
 import type { ReplicaMemory, Replicas } from './ports/replicas.ts'
+import type { UpstreamDiscovery } from './ports/upstream-discovery.ts'
 import { revokeTaken } from './revoke-tokens.ts'
 import { bindingOf, isConnectable, modeOfMethod, type Upstream } from './upstream.ts'
 
@@ -29,10 +30,11 @@ export function createAdministration(ports: {
   readonly cutOffs: Pick<ReturnType<typeof createCutOffs>, 'note'>
   readonly memory: Pick<ReplicaMemory, 'forget'>
   readonly replicas: Pick<Replicas, 'caughtUp'>
+  readonly discovery: Pick<UpstreamDiscovery, 'isFailing'>
   readonly audit: AuditSink
   readonly clock: Clock
 }): Administration {
-  const { upstreams, overview, credentials, methods, cutOffs, memory, replicas } = ports
+  const { upstreams, overview, credentials, methods, cutOffs, memory, replicas, discovery } = ports
   const { audit, clock } = ports
 
   async function* connections(
@@ -84,7 +86,7 @@ export function createAdministration(ports: {
         const ofIt = counts.filter((count) => count.upstream === upstream.name)
         const connectionCounts = countsOf(ofIt, upstream)
         const pausedUntil = pauses.get(bindingOf(upstream.credential).authorizationServer) ?? null
-        const isFailing = connectionCounts.unavailable > 0
+        const isFailing = connectionCounts.unavailable > 0 || discovery.isFailing(upstream)
         return {
           upstream: upstream.name,
           displayName: upstream.displayName,

@@ -21,6 +21,7 @@ import type {
 } from './ports/credential-store.ts'
 import type { ReplicaMemory, Replicas } from './ports/replicas.ts'
 import type { SubjectTokens } from './ports/subject-tokens.ts'
+import type { UpstreamDiscovery } from './ports/upstream-discovery.ts'
 import { revokeTaken } from './revoke-tokens.ts'
 import {
   bindingOf,
@@ -42,12 +43,13 @@ export function createConnections(ports: {
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
   readonly subjectTokens: SubjectTokens
   readonly attempts: Pick<AcquisitionAttempts, 'failing'>
+  readonly discovery: Pick<UpstreamDiscovery, 'isFailing'>
   readonly activity: Pick<ActivityStore, 'lastUses'>
   readonly audit: AuditSink
   readonly clock: Clock
 }): Connections {
   const { upstreams, credentials, memory, replicas, methods, subjectTokens } = ports
-  const { attempts, activity, audit, clock } = ports
+  const { attempts, discovery, activity, audit, clock } = ports
 
   async function list(person: Person, presentsToken: boolean): Promise<readonly ConnectionView[]> {
     const [stored, lastUses, failing] = await Promise.all([
@@ -86,9 +88,7 @@ export function createConnections(ports: {
     row: StoredConnection | undefined,
     { lastUses, failing }: { lastUses: ReadonlyMap<string, Date>; failing: Failing },
   ): Promise<ConnectionView> {
-    const state = isExchanged(upstream)
-      ? await exchangeState(person, upstream, presentsToken, row, failing)
-      : connectionState(row, upstream, clock.now())
+    const state = await stateOf(person, upstream, presentsToken, row, failing)
     return {
       upstream: upstream.name,
       displayName: upstream.displayName,
@@ -103,6 +103,15 @@ export function createConnections(ports: {
       lastUsedAt: lastUses.get(upstream.name) ?? null,
       connectable: isConnectable(upstream),
     }
+  }
+
+  function stateOf(
+    ...[person, upstream, presentsToken, row, failing]: Parameters<typeof exchangeState>
+  ): ConnectionState | Promise<ConnectionState> {
+    if (discovery.isFailing(upstream)) return unavailable
+    return isExchanged(upstream)
+      ? exchangeState(person, upstream, presentsToken, row, failing)
+      : connectionState(row, upstream, clock.now())
   }
 
   /** Connected while a credential could be had without asking anyone. */

@@ -141,9 +141,7 @@ export function createUpstreamDiscovery(ports: {
 
   async function orRefusal(asWritten: Upstream, work: () => Promise<Upstream>): Promise<Upstream> {
     try {
-      const settled = await work()
-      failures.delete(asWritten.name)
-      return settled
+      return await work()
     } catch (error) {
       if (!(error instanceof DiscoveryFailure)) throw error
       report(asWritten, error)
@@ -220,6 +218,7 @@ export function createUpstreamDiscovery(ports: {
 
   function publish(settled: Upstream): Upstream {
     const before = upstreams.get(settled.name)
+    failures.delete(settled.name)
     upstreams.set(settled.name, settled)
     const isFirst = before?.credential.discovery?.found === undefined
     if (isFirst || isSameBinding(bindingOf(before.credential), bindingOf(settled.credential))) {
@@ -260,7 +259,13 @@ export function createUpstreamDiscovery(ports: {
     await settle(asWritten)
   }
 
-  return { settle, lookAgain, catchUp, clientRefused }
+  return {
+    settle,
+    lookAgain,
+    isFailing: ({ name }) => failures.has(name),
+    catchUp,
+    clientRefused,
+  }
 }
 
 function subjectOf({ name, url, credential }: Upstream): DiscoverySubject {

@@ -269,6 +269,16 @@ describe('an upstream by its url alone that', () => {
     expect(answer.body).toMatchObject({ code: 'connect_required', reason: 'not_connected' })
   })
 
+  it('failed is unavailable in lists, to people and to admins', async () => {
+    await broker.resolveAs('ada', 'bad-0')
+    const { body } = await broker.call('GET', '/api/v1/connections/bad-0', 'ada')
+    expect(body).toMatchObject({ status: 'unavailable', reason: null })
+    const { body: overview } = await broker.call('GET', '/api/v1/admin/upstreams', 'linus')
+    expect(overview['upstreams']).toContainEqual(
+      expect.objectContaining({ upstream: 'bad-0', health: 'failing' }),
+    )
+  })
+
   it('failed is not asked again by every call', async () => {
     await broker.resolveAs('ada', 'bad-0')
     const before = servers[0]?.requests.length

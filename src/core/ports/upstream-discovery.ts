@@ -16,10 +16,7 @@ export interface UpstreamDiscovery {
    * known. Not more often than makes sense, whoever asks. @throws what `settle` throws where nothing was known
    */
   lookAgain(upstream: Upstream): Promise<Upstream>
-}
 
-/** For where everything is written. */
-export const nothingToDiscover: UpstreamDiscovery = {
-  settle: (upstream) => Promise.resolve(upstream),
-  lookAgain: (upstream) => Promise.resolve(upstream),
+  /** Whether the last try to find out about it failed, and nothing is known. */
+  isFailing(upstream: Upstream): boolean
 }

@@ -104,6 +104,24 @@ describe('defaults', () => {
     })
   })
 
+  it('M-C1: the url of an mcp upstream is enough, and everything else is discovered', async () => {
+    expect(await credentialOf(upstreamWith({}))).toMatchObject({
+      mode: 'oauth_connect',
+      discovery: { issuer: true, resource: true, scopes: true, found: undefined },
+      clientId: '',
+      resource: 'https://files.example.com/mcp',
+    })
+  })
+
+  it('of an mcp upstream without a client of ours: what is written stays', async () => {
+    const written = { client_id: undefined, scopes: ['a'], resource: 'https://files.example.com' }
+    expect(await credentialOf(credentialWith(written))).toMatchObject({
+      discovery: { issuer: false, resource: false, scopes: false },
+      issuer: 'https://as.example.com',
+    })
+    expect((await credentialOf(credentialWith({}))).discovery).toBeUndefined()
+  })
+
   it('of an upstream', async () => {
     const config = await configOf(credentialWith({}))
     expect(config.upstreams.get('files')).toMatchObject({

@@ -52,6 +52,50 @@ describe('what is refused at start', () => {
       /is required: one of oauth_connect/,
     ],
     [
+      'endpoints without a client of ours',
+      credentialWith({
+        issuer: undefined,
+        client_id: undefined,
+        authorization_endpoint: 'https://as.example.com/authorize',
+        token_endpoint: 'https://as.example.com/token',
+      }),
+      'upstreams.files.credential.client_id',
+      /is required with endpoints or a preset/,
+    ],
+    [
+      'a preset without a client of ours',
+      credentialWith({ issuer: undefined, client_id: undefined, preset: 'github' }),
+      'upstreams.files.credential.client_id',
+      /is required with endpoints or a preset/,
+    ],
+    [
+      'a secret of no client',
+      credentialWith({ client_id: undefined, client_secret: 'x' }),
+      'upstreams.files.credential.client_id',
+      /is required with a secret or key/,
+    ],
+    [
+      'an http upstream without a client of ours',
+      {
+        ...upstreamWith({
+          kind: 'http',
+          credential: { mode: 'oauth_connect', issuer: 'https://as.example.com' },
+        }),
+      },
+      'upstreams.files.credential.client_id',
+      /is required for oauth_connect on an http upstream/,
+    ],
+    [
+      'a written client at a server that is not',
+      credentialWith({
+        issuer: undefined,
+        token_endpoint: undefined,
+        authorization_endpoint: 'https://as.example.com/authorize',
+      }),
+      'upstreams.files.credential.token_endpoint',
+      /or issuer is required for oauth_connect/,
+    ],
+    [
       'M-C2: an exchange with neither issuer nor token endpoint',
       credentialWith({ mode: 'token_exchange', issuer: undefined }),
       'upstreams.files.credential.token_endpoint',
