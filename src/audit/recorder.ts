@@ -237,7 +237,7 @@ export function createAuditRecorder(options: AuditRecorderOptions): AuditRecorde
         return turn.promise
       }
       // It cannot be told any more whose record it was that failed.
-      if (refuses && spool.isFailing()) return Promise.reject(unavailable())
+      if (refuses && (closed || spool.isFailing())) return Promise.reject(unavailable())
       return earlier
     },
     flush(deadlineMs) {

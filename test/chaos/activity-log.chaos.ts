@@ -1,8 +1,20 @@
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { afterAll, afterEach, describe, expect, it } from 'vitest'
-import { type AuditedBroker, prepareAuditedBroker, type Verdict } from './audited-broker.ts'
+import { bytesOf, writersIn } from '../../src/audit/spool-files.ts'
+import { createTestDatabase } from '../support/database.ts'
+import {
+  type AuditedBroker,
+  judgeRecords,
+  prepareAuditedBroker,
+  type Verdict,
+} from './audited-broker.ts'
 
 /**
  * What docs/activity-log.md promises, under everything that can be done to a process: every call that was answered has its record,
@@ -36,10 +48,7 @@ async function prepare(
   return broker
 }
 
-/** Waits until nothing is under way, then looks at every record. */
-async function settle(of: AuditedBroker, name: string, note: () => string): Promise<Verdict> {
-  await expect.poll(() => of.metric('onbehalf_audit_spool_bytes'), { timeout: 120_000 }).toBe(0)
-  const verdict = await of.judge()
+function report(name: string, verdict: Verdict, note: string): void {
   const { answered, records, missing, doubled, broken } = verdict
   table[name] = {
     answered,
@@ -47,10 +56,15 @@ async function settle(of: AuditedBroker, name: string, note: () => string): Prom
     missing: missing.length,
     doubled: doubled.length,
     broken: broken.length,
-    note: note(),
+    note,
   }
   expect(verdict).toMatchObject({ missing: [], doubled: [], broken: [] })
-  return verdict
+}
+
+/** Waits until nothing is under way, then looks at every record. */
+async function settle(of: AuditedBroker, name: string, note: () => string): Promise<void> {
+  await expect.poll(() => of.metric('onbehalf_audit_spool_bytes'), { timeout: 120_000 }).toBe(0)
+  report(name, await of.judge(), note())
 }
 
 const random = (from: number, to: number) => from + Math.random() * (to - from)
@@ -61,39 +75,88 @@ const tallyText = (of: AuditedBroker) =>
     .join(', ')
 
 describe('a process that is killed', () => {
-  it.each(['process', 'disk'] as const)(`kill -9, durability %s`, async (durability) => {
-    const of = await prepare((config) => {
-      config['audit'] = { durability }
-    })
-    const times = durability === 'process' ? kills : Math.ceil(kills / 10)
-    for (let kill = 0; kill < times; kill += 1) {
-      const starting = of.start()
-      if (kill % 5 === 4) {
-        // While it starts, which is when it reads what the last one left.
-        starting.catch(() => {})
-        await sleep(random(100, 1500))
-      } else {
-        await starting
-        const end = of.load(16)
-        await Promise.race([of.answers(Math.ceil(random(1, 300))), sleep(3000)])
+  it.each(['process', 'disk'] as const)(
+    'kill -9 of what records, durability %s',
+    async (durability) => {
+      const database = await createTestDatabase({ pool: 2 })
+      const directory = await mkdtemp(join(tmpdir(), 'onbehalf-chaos-'))
+      const program = join(import.meta.dirname, 'recorder.mjs')
+      const said = new Set<string>()
+      const start = () => {
+        const child = spawn(process.execPath, [program, directory, database.url, durability], {
+          stdio: ['ignore', 'pipe', 'inherit'],
+        })
+        const ended = once(child, 'close')
+        createInterface(child.stdout).on('line', (line) => {
+          // What was cut off while it was written was not said.
+          if (line.length === 36) said.add(line)
+        })
+        return { child, ended }
+      }
+      const times = durability === 'process' ? kills : Math.ceil(kills / 5)
+      for (let kill = 0; kill < times; kill += 1) {
+        const { child, ended } = start()
+        const before = said.size
+        // One in five is killed while it starts, which is when it reads what the last one left.
+        if (kill % 5 < 4) while (said.size === before) await sleep(5)
+        await sleep(random(0, 400))
+        child.kill('SIGKILL')
+        await ended
+        process.stderr.write(`\r${kill + 1} of ${times} kills`)
+      }
+      process.stderr.write('\n')
+      const last = start()
+      const before = said.size
+      // From then on its own spool is the newest.
+      while (said.size === before) await sleep(5)
+      const bytesLeft = () => bytesOf(directory, writersIn(directory).slice(0, -1))
+      await expect.poll(bytesLeft, { timeout: 600_000 }).toBe(0)
+      last.child.kill('SIGTERM')
+      await last.ended
+      expect(writersIn(directory)).toEqual([])
+      const verdict = await judgeRecords(database.database.sql, [...said])
+      report(
+        `${times} × \`kill -9\` of the part that records (\`${durability}\`)`,
+        verdict,
+        `${verdict.writers} writers`,
+      )
+      await database.drop()
+      await rm(directory, { recursive: true, force: true })
+    },
+  )
+
+  it.each(['process', 'disk'] as const)(
+    'kill -9 of a broker under load, durability %s',
+    async (durability) => {
+      const of = await prepare((config) => {
+        config['audit'] = { durability }
+      })
+      const times = Math.ceil(kills / (durability === 'process' ? 10 : 25))
+      for (let kill = 0; kill < times; kill += 1) {
+        const starting = of.start()
+        if (kill % 5 === 4) {
+          starting.catch(() => {})
+          await sleep(random(100, 1500))
+        } else {
+          await starting
+        }
+        const end = of.load(kill % 5 === 4 ? 0 : 16)
+        if (kill % 5 < 4) await Promise.race([of.answers(Math.ceil(random(1, 300))), sleep(3000)])
         await sleep(random(0, 20))
         of.program().kill('SIGKILL')
         await of.program().ended
         await end()
-        continue
+        process.stderr.write(`\r${kill + 1} of ${times} kills`)
       }
-      of.program().kill('SIGKILL')
-      await of.program().ended
-      process.stderr.write(`\r${kill + 1} of ${times} kills`)
-    }
-    process.stderr.write('\n')
-    await of.start()
-    await settle(
-      of,
-      `${times} × \`kill -9\` under load, one in five while it starts (\`${durability}\`)`,
-      () => '',
-    )
-  })
+      process.stderr.write('\n')
+      await of.start()
+      await settle(
+        of,
+        `${times} × \`kill -9\` of a broker under load (\`${durability}\`)`,
+        () => '',
+      )
+    },
+  )
 
   it('SIGTERM under load: it ends with 0 and leaves nothing in the spool', async () => {
     const of = await prepare()
@@ -145,7 +208,8 @@ describe('a database that is away', () => {
     const seen: { ms: number; took: number; status: number; code: string | undefined }[] = []
     let isOver = false
     const callers = Array.from({ length: 8 }, async () => {
-      while (!isOver) {
+      for (;;) {
+        if (isOver) return
         const startMs = performance.now()
         const answer = await of.call(AbortSignal.timeout(30_000))
         expect(answer).toBeDefined()

@@ -147,7 +147,8 @@ export async function prepareAuditedBroker(
 
 type Row = ChainedRecord & { readonly hash: Buffer }
 
-async function judgeRecords(
+/** Looks for the records of these request ids, and computes every chain again. */
+export async function judgeRecords(
   sql: postgres.Sql<{ bigint: number }>,
   due: readonly string[],
 ): Promise<Verdict> {

@@ -189,6 +189,20 @@ describe('L7: what is delivered twice', () => {
   })
 })
 
+it('L16: no answer waits for a database that takes its time', async () => {
+  const { recorder } = await start()
+  const release = await holdTable(database.url)
+  for (let index = 0; index < 20; index++) {
+    recorder.admit()
+    recorder.record(auditRecord())
+    await recorder.settled()
+  }
+  expect(await count()).toBe(0)
+  await release()
+  expect(await recorder.flush(5000)).toBe(true)
+  expect(await count()).toBe(20)
+})
+
 describe('what goes with a batch', () => {
   it('its arrival: one row a batch, in the order of arrival, with what finds its records', async () => {
     const { recorder, writer } = await start()

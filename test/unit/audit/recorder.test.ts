@@ -372,11 +372,12 @@ describe('flush and stop', () => {
     expect(next.log.entries).toEqual([{ event: 'activity_spool_replayed', writer, records: 7 }])
   })
 
-  it('after stop nothing is admitted, and a late record is counted', async () => {
+  it('after stop nothing is admitted, and a late record is counted and its answer kept back', async () => {
     const { recorder } = await setUp()
     await recorder.stop()
     expect(() => recorder.admit()).toThrow('audit_unavailable')
     expect(() => recorder.record(record('alice'))).not.toThrow()
+    await expect(recorder.settled()).rejects.toMatchObject({ code: 'audit_unavailable' })
     expect(recorder.stats()).toEqual({ ...nothing, dropped: 1 })
   })
 })
