@@ -97,6 +97,25 @@ describe('V10: a replica stands still after its send', () => {
     return scene.finish({ requests: 1, lost: 0, saw: ['200'] })
   })
 
+  scenario(
+    'for 12 s, past the time that an answer may take: the answer that waits in its socket is read, not given up',
+    {},
+    async (scene) => {
+      const [first, second] = scene.replicas
+      const person = await scene.person()
+      const stopped = at(scene, some(first), 'its request is at the server', () =>
+        some(first).pause(),
+      )
+      const call = person.resolve(first)
+      await stopped
+      await sleep(12_000)
+      some(first).resume()
+      await call
+      expect((await person.untilSettled(second)).status).toBe(200)
+      return scene.finish({ requests: 1, lost: 0, saw: waiting })
+    },
+  )
+
   scenario('when the answer has arrived, for 5 s', { replicas: 3 }, async (scene) => {
     const [first, ...others] = scene.replicas
     const person = await scene.person()

@@ -18,6 +18,8 @@ export type Outcome = {
   readonly fingerprint: string | undefined
   readonly expiresAt: Date | undefined
   readonly ms: number
+  /** Why there was no answer: `ECONNREFUSED` where the request cannot have reached anybody. */
+  readonly transportError: string | undefined
 }
 
 /** One broker process, with a wire of its own to the database. */
@@ -172,6 +174,7 @@ async function ask(
     accessToken: undefined,
     fingerprint: undefined,
     expiresAt: undefined,
+    transportError: undefined,
   }
   try {
     const answer = await fetch(`${url}/api/v1/resolve`, {
@@ -187,6 +190,7 @@ async function ask(
     const given = (await answer.json()) as Record<string, string | null | undefined>
     const retryAfter = answer.headers.get('retry-after')
     return {
+      ...none,
       status: answer.status,
       code: given['code'] ?? undefined,
       reason: given['reason'] ?? undefined,
@@ -195,8 +199,9 @@ async function ask(
       fingerprint: given['fingerprint'] ?? undefined,
       expiresAt: given['expires_at'] == null ? undefined : new Date(given['expires_at']),
     }
-  } catch {
-    return { ...none, status: 0 }
+  } catch (error) {
+    const { cause } = error as { cause?: { code?: string } }
+    return { ...none, status: 0, transportError: cause?.code ?? 'closed' }
   }
 }
 

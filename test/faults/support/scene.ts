@@ -367,8 +367,13 @@ export async function startScene(
     const caller = async () => {
       while (!over.signal.aborted) {
         next += 1
-        const serving = replicas.filter((replica) => replica.isServing())
-        await some(whom[next % whom.length]).resolve(serving[next % serving.length])
+        const person = some(whom[next % whom.length])
+        let outcome: Outcome
+        do {
+          const serving = replicas.filter((replica) => replica.isServing())
+          outcome = await person.resolve(serving[next % serving.length])
+          // As every load balancer does where nothing can have been sent.
+        } while (outcome.transportError === 'ECONNREFUSED')
         await sleep(20)
       }
     }
@@ -439,7 +444,8 @@ export function some<T>(value: T | undefined): T {
   return value
 }
 
-export function labelOf({ status, code, reason }: Outcome): string {
+export function labelOf({ status, code, reason, transportError }: Outcome): string {
+  if (transportError === 'ECONNREFUSED') return 'refused connection'
   if (status === 0) return 'no answer'
   return [status, code, reason].filter((part) => part !== undefined).join(' ')
 }
