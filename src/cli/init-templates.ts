@@ -57,6 +57,10 @@ upstreams:
       client_secret: "\${ONBEHALF_FILES_SECRET}"
       scopes: [files:read]
 
+  # A protected MCP server needs its url alone: \`onbehalf upstream probe URL\` shows what will be found.
+  # notes:
+  #   url: https://notes.example.com/mcp
+
   # A known provider: github, google, slack, atlassian or microsoft.
   # github:
   #   url: https://api.github.com
