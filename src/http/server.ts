@@ -67,8 +67,8 @@ export async function startServer(options: {
   })
   server.on('clientError', (error, socket) => {
     // An answer that has begun must not be followed by the text of another.
-    const canAnswer = socket.writable && answers.get(socket)?.headersSent !== true
-    if (canAnswer) void refuseUnreadable(error, socket)
+    const canAnswer = () => socket.writable && answers.get(socket)?.headersSent !== true
+    if (canAnswer()) void refuseUnreadable(error, socket, canAnswer)
     else socket.destroy()
   })
   await new Promise<void>((resolve, reject) => {
@@ -95,10 +95,19 @@ const statusOfFault: Readonly<Record<string, 408 | 431>> = {
 }
 
 /** Answers to bytes that are no request, so that errors look alike here too. */
-async function refuseUnreadable(error: NodeJS.ErrnoException, socket: Duplex): Promise<void> {
+async function refuseUnreadable(
+  error: NodeJS.ErrnoException,
+  socket: Duplex,
+  canAnswer: () => boolean,
+): Promise<void> {
   const status = statusOfFault[error.code ?? ''] ?? 400
   const answer = plainProblem('invalid_request', status)
   const body = await answer.text()
+  // Answered meanwhile: whoever counts answers would take a second one for the next request's.
+  if (!canAnswer()) {
+    socket.end(() => socket.destroy())
+    return
+  }
   const head = [
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}`,
     ...[...answer.headers].map(([name, value]) => `${name}: ${value}`),

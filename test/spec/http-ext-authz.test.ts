@@ -164,12 +164,13 @@ describe('external authorization, for other gateways (contract section 7)', () =
       },
       { highWaterMark: 0 },
     )
-    const answer = await app.request('/ext-authz/files', {
+    const init = {
       method: 'POST',
       headers: { 'x-onbehalf-service-key': serviceKey, authorization: `Bearer ${adaToken}` },
       body,
-      duplex: 'half',
-    } as RequestInit)
+      duplex: 'half' as const,
+    }
+    const answer = await app.request('/ext-authz/files', init)
     expect([answer.status, pulled]).toEqual([200, 0])
   })
 
