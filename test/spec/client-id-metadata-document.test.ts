@@ -30,8 +30,8 @@ describe('our own document, as an authorization server reads it (Client ID Metad
       },
       interactions: { url: () => '/interaction' },
       // The broker is where its public URL says; there is no such name on this machine.
-      fetch: async (url: unknown) => broker.broker.app.fetch(new Request(String(url))),
-    } as ConstructorParameters<typeof Provider>[1])
+      fetch: async (url) => broker.broker.app.fetch(new Request(url)),
+    })
     const answer = provider.callback()
     server.serve(async (request, response) => {
       await answer(request, response)
