@@ -100,11 +100,16 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
     const [writer] = earlier
     if (writer === undefined) return false
     try {
-      leftover ??= await open(writer)
-      const hadMore = await bringNext(leftover, Number.MAX_SAFE_INTEGER)
-      if (hadMore) return true
-      leftover.reader.remove()
-      log.info({ event: 'activity_spool_replayed', writer, records: leftover.head.seq })
+      // A process that ended between making the directory and the file was no writer.
+      if (leftover === undefined && bytesOf(directory, [writer]) === 0) {
+        fs.rmSync(join(directory, writer), { recursive: true })
+      } else {
+        leftover ??= await open(writer)
+        const hadMore = await bringNext(leftover, Number.MAX_SAFE_INTEGER)
+        if (hadMore) return true
+        leftover.reader.remove()
+        log.info({ event: 'activity_spool_replayed', writer, records: leftover.head.seq })
+      }
     } catch (error) {
       if (isBrokerError(error)) throw error
       // Its files cannot be read. They stay for the next start, and keep nothing else from the database.

@@ -1,10 +1,11 @@
 import { randomUUID } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
-import { readFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it, vi } from 'vitest'
 import { idOfLine } from '../../../src/audit/activity-line.ts'
 import type { AuditRecorder } from '../../../src/audit/recorder.ts'
+import { uuidV7 } from '../../../src/audit/uuid-v7.ts'
 import type { AuditRecord } from '../../../src/core/audit-event.ts'
 import { BrokerError } from '../../../src/core/errors.ts'
 import {
@@ -370,6 +371,18 @@ describe('flush and stop', () => {
     expect(usersOf(batches.stored()).filter((user) => user !== 'next')).toEqual(names(7))
     expect(usersOf(batches.stored())).toContain('next')
     expect(next.log.entries).toEqual([{ event: 'activity_spool_replayed', writer, records: 7 }])
+  })
+
+  it('an earlier process that wrote nothing leaves no trace', async () => {
+    const earlier = uuidV7(0)
+    const { batches, recorder, directory } = await setUp()
+    await recorder.stop()
+    await mkdir(join(directory, earlier))
+    await writeFile(join(directory, earlier, '00000001.spool'), '')
+    const next = await startTestRecorder(batches, { clock, directory })
+    started.push(next)
+    await vi.waitFor(async () => expect(await readdir(directory)).toEqual([]))
+    expect(batches.head(earlier)).toBeUndefined()
   })
 
   it('after stop nothing is admitted, and a late record is counted and its answer kept back', async () => {
