@@ -265,7 +265,7 @@ function lineOf(row: Row): string {
 
 async function summaries(reports: Database): Promise<void> {
   console.log('\n## summary\n')
-  const { summarize } = createActivityReports(reports)
+  const counter = createActivityReports(reports)
   const day = 86_400_000
   for (const [name, days, bucket, groupBy, filter] of [
     ['a day by hour, by upstream and outcome', 1, '1h', ['upstream', 'outcome'], {}],
@@ -275,7 +275,7 @@ async function summaries(reports: Database): Promise<void> {
   ] as const) {
     const since = new Date(Date.now() - days * day)
     const { ms, value: counts } = await timed(() =>
-      summarize({ filter: { ...filter, since }, bucket, groupBy, mostCounts: 10_000 }),
+      counter.summarize({ filter: { ...filter, since }, bucket, groupBy, mostCounts: 10_000 }),
     )
     console.log(
       `- ${name}: ${ms.toFixed(0)} ms, ${typeof counts === 'string' ? counts : `${counts.length} counts`}`,
