@@ -11,7 +11,7 @@ import { activityColumns, type WriterHead } from '../dist/core/ports/activity-ba
 import { Secret } from '../dist/core/secret.js'
 import { openDatabase } from '../dist/storage/database.js'
 import { maintain } from '../dist/storage/maintenance.js'
-import { startWriter } from '../dist/writer.js'
+import { startWriter } from '../dist/wiring/writer.js'
 import { connectTo, openBenchDatabase } from './database.ts'
 import { median } from './load.ts'
 

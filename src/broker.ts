@@ -1,6 +1,6 @@
 import { performance } from 'node:perf_hooks'
 import type { BrokerConfig } from './config/broker-config.ts'
-import { type BrokerHooks, type ComposedBroker, compose } from './compose.ts'
+import { type BrokerHooks, type ComposedBroker, compose } from './wiring/compose.ts'
 import type { EmbeddedResolver } from './core/embedded-resolver.ts'
 import { OperatorError } from './core/operator-error.ts'
 import { type HttpServer, startServer } from './http/server.ts'

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { createAuditRecorder } from '../../dist/audit/recorder.js'
 import { uuidV7 } from '../../dist/audit/uuid-v7.js'
 import { Secret } from '../../dist/core/secret.js'
-import { startWriter } from '../../dist/writer.js'
+import { startWriter } from '../../dist/wiring/writer.js'
 
 // The recording part of a broker as a process of its own, which starts in a tenth of the time: records without end, and says on stdout the
 // request id of each that is settled.

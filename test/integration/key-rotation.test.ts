@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { generateKey } from '../../src/sealing/keyring.ts'
-import { rewrapKeys } from '../../src/keys.ts'
+import { rewrapKeys } from '../../src/wiring/keys.ts'
 import { startTestBroker, type TestBroker, type TestConfig } from '../support/broker.ts'
 import { configOf } from '../support/config-files.ts'
 

@@ -231,7 +231,10 @@ describe('S6: keys rewrap', () => {
   it('a row that disappears meanwhile stays away', async () => {
     await putPeople(2)
     const disconnect = () => storeOf(k1).take(keyOf('person-0000'))
-    expect(await rewrap({ around: beforeFirstBatch(disconnect) })).toMatchObject({ rows: 1, end: 'done' })
+    expect(await rewrap({ around: beforeFirstBatch(disconnect) })).toMatchObject({
+      rows: 1,
+      end: 'done',
+    })
     expect(await storeOf(k2).find(keyOf('person-0000'))).toBeUndefined()
   })
 

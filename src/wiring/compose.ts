@@ -1,79 +1,63 @@
 import { randomUUID } from 'node:crypto'
-import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { type ActivityProof, createActivityProof } from './activity-proof.ts'
 import { createActivityQuestions } from './activity-questions.ts'
-import { createAcquisitionMethods, createAuthorizationClient } from './acquisition/index.ts'
-import { type AuditRecorder, createAuditRecorder } from './audit/recorder.ts'
-import { uuidV7 } from './audit/uuid-v7.ts'
-import type { BrokerConfig } from './config/broker-config.ts'
-import { createBackgroundRenewals } from './core/background-renewals.ts'
-import { createAdministration } from './core/administration.ts'
-import type { AuditRecord } from './core/audit-event.ts'
-import { createConnections } from './core/connections.ts'
-import type { CredentialKey } from './core/credential.ts'
-import { createCredentialAcquirer } from './core/credential-acquirer.ts'
-import { createCredentialMemory } from './core/credential-memory.ts'
-import { createCredentialResolver } from './core/credential-resolver.ts'
-import { type CutOffs, createCutOffs } from './core/cut-offs.ts'
-import { createEmbeddedResolver, type EmbeddedResolver } from './core/embedded-resolver.ts'
-import { createOAuthConnector } from './core/oauth-connector.ts'
-import type { PolicyHook } from './core/policy.ts'
-import type { AcquisitionMethod } from './core/ports/acquisition-method.ts'
-import type { SignIn } from './core/ports/authenticator.ts'
-import type { ResolveRequest } from './core/ports/broker-services.ts'
-import type { Clock } from './core/ports/clock.ts'
-import type { HttpClient } from './core/ports/http-client.ts'
-import type { JournalRecords } from './core/ports/journal-records.ts'
-import type { Notices } from './core/ports/notices.ts'
-import type { Replicas } from './core/ports/replicas.ts'
-import type { Sealer, SealingContext } from './core/ports/sealer.ts'
-import type { SubjectTokens } from './core/ports/subject-tokens.ts'
-import type { Timer } from './core/ports/timer.ts'
-import { createRefreshCoordinator } from './core/refresh-coordinator.ts'
-import { createReplicaMemory } from './core/replica-memory.ts'
-import { createResolutionRecorder } from './core/resolution-recorder.ts'
-import type { Secret } from './core/secret.ts'
-import { waitAtMost } from './core/single-flight.ts'
-import type { CredentialMode, Upstream } from './core/upstream.ts'
-import { createServerChanges } from './core/server-changes.ts'
-import { createWakeups } from './core/wakeups.ts'
+import { createAcquisitionMethods, createAuthorizationClient } from '../acquisition/index.ts'
+import type { BrokerConfig } from '../config/broker-config.ts'
+import { createBackgroundRenewals } from '../core/background-renewals.ts'
+import { createAdministration } from '../core/administration.ts'
+import { createConnections } from '../core/connections.ts'
+import { createCredentialAcquirer } from '../core/credential-acquirer.ts'
+import { createCredentialMemory } from '../core/credential-memory.ts'
+import { createCredentialResolver } from '../core/credential-resolver.ts'
+import { createCutOffs } from '../core/cut-offs.ts'
+import { createEmbeddedResolver, type EmbeddedResolver } from '../core/embedded-resolver.ts'
+import { createOAuthConnector } from '../core/oauth-connector.ts'
+import type { PolicyHook } from '../core/policy.ts'
+import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
+import type { Clock } from '../core/ports/clock.ts'
+import type { JournalRecords } from '../core/ports/journal-records.ts'
+import type { Notices } from '../core/ports/notices.ts'
+import type { Replicas } from '../core/ports/replicas.ts'
+import type { Timer } from '../core/ports/timer.ts'
+import { createRefreshCoordinator } from '../core/refresh-coordinator.ts'
+import { createReplicaMemory } from '../core/replica-memory.ts'
+import { createResolutionRecorder } from '../core/resolution-recorder.ts'
+import type { Secret } from '../core/secret.ts'
+import { waitAtMost } from '../core/single-flight.ts'
+import type { CredentialMode, Upstream } from '../core/upstream.ts'
+import { createServerChanges } from '../core/server-changes.ts'
+import { createWakeups } from '../core/wakeups.ts'
 import { createDiscovery } from './discovery.ts'
-import { createGateway } from './gateway/gateway.ts'
-import { createOpenCalls } from './gateway/open-calls.ts'
-import { createApp } from './http/app.ts'
-import type { HttpApp } from './http/http-env.ts'
-import { createMetricsApp } from './http/routes/metrics.ts'
-import { createAuthenticator } from './identity/authenticator.ts'
-import { createProtectedResources } from './identity/challenge.ts'
-import { createOidcClient } from './identity/oidc-client.ts'
-import { createSignIn } from './identity/sign-in.ts'
-import { createSignInTokens } from './identity/sign-in-tokens.ts'
-import { createSubjectTokens } from './identity/subject-tokens.ts'
+import { createGateway } from '../gateway/gateway.ts'
+import { createOpenCalls } from '../gateway/open-calls.ts'
+import { createApp } from '../http/app.ts'
+import type { HttpApp } from '../http/http-env.ts'
+import { createMetricsApp } from '../http/routes/metrics.ts'
+import { createIdentity } from './identity.ts'
 import { keyCheckOf, keyringOf } from './keys.ts'
-import type { BrokerLog } from './log.ts'
-import { createMetrics } from './metrics/metrics.ts'
-import { createHttpClient } from './outbound/http-client.ts'
-import { createUpstreamClient } from './outbound/upstream-client.ts'
-import { pages } from './pages/pages.ts'
-import { createConnectStore } from './sealing/connect-store.ts'
-import { createCredentialStore } from './sealing/credential-store.ts'
-import { createEnvelope } from './sealing/envelope.ts'
-import type { KeyCheck } from './sealing/key-check.ts'
-import { createRefreshJournal } from './sealing/refresh-journal.ts'
-import { createWatchedSealer } from './sealing/watched-sealer.ts'
-import { createAcquisitionAttempts } from './storage/acquisition-attempts.ts'
-import { createConnectRecords } from './storage/connect-records.ts'
-import { createCredentialRecords } from './storage/credential-records.ts'
-import { createCutOffRecords } from './storage/cut-off-records.ts'
-import type { Database } from './storage/database.ts'
-import { createDueRenewals } from './storage/due-renewals.ts'
-import { createGatewaySessionRecords } from './storage/gateway-session-records.ts'
-import { createOverviewRecords } from './storage/overview-records.ts'
-import { createSessionRecords } from './storage/session-records.ts'
-import { createStepUpRecords } from './storage/step-up-records.ts'
-import { createUpstreamServerRecords } from './storage/upstream-server-records.ts'
-import { startWriter } from './writer.ts'
+import { corruptValue, createRecording, systemRequest } from './recording.ts'
+import type { BrokerLog } from '../log.ts'
+import { createMetrics } from '../metrics/metrics.ts'
+import { createHttpClient } from '../outbound/http-client.ts'
+import { createUpstreamClient } from '../outbound/upstream-client.ts'
+import { pages } from '../pages/pages.ts'
+import { createConnectStore } from '../sealing/connect-store.ts'
+import { createCredentialStore } from '../sealing/credential-store.ts'
+import { createEnvelope } from '../sealing/envelope.ts'
+import type { KeyCheck } from '../sealing/key-check.ts'
+import { createRefreshJournal } from '../sealing/refresh-journal.ts'
+import { createWatchedSealer } from '../sealing/watched-sealer.ts'
+import { createAcquisitionAttempts } from '../storage/acquisition-attempts.ts'
+import { createConnectRecords } from '../storage/connect-records.ts'
+import { createCredentialRecords } from '../storage/credential-records.ts'
+import { createCutOffRecords } from '../storage/cut-off-records.ts'
+import type { Database } from '../storage/database.ts'
+import { createDueRenewals } from '../storage/due-renewals.ts'
+import { createGatewaySessionRecords } from '../storage/gateway-session-records.ts'
+import { createOverviewRecords } from '../storage/overview-records.ts'
+import { createStepUpRecords } from '../storage/step-up-records.ts'
+import { createUpstreamServerRecords } from '../storage/upstream-server-records.ts'
 
 /** The databases that the rooms ask, so that a search or a batch never keeps a call waiting. */
 export type Databases = {
@@ -134,7 +118,8 @@ export function compose(options: {
   const sealer = createEnvelope(keyring)
   const keyCheck = keyCheckOf(keyring, databases.calls, databases.journal)
 
-  const recorder = recorderOf(options, clock)
+  const { databaseUrl } = databases
+  const recorder = createRecording({ config, databaseUrl, clock, log })
   const metrics = createMetrics({ auditStats: () => recorder.stats() })
   const audit = metrics.countRecords(recorder)
   const questions = createActivityQuestions({ databases, timer: unheldTimer })
@@ -169,7 +154,15 @@ export function compose(options: {
     records: createCutOffRecords(databases.calls),
     storage: databases.replica,
   })
-  const identity = identityRoom(options, { http, sealer: watched, cutOffs, clock })
+  const identity = createIdentity({
+    config,
+    database: databases.calls,
+    http,
+    sealer: watched,
+    cutOffs,
+    clock,
+    log,
+  })
   const { subjectTokens } = identity
 
   const stepUps = createStepUpRecords(databases.calls)
@@ -378,97 +371,6 @@ const unheldTimer: Timer = {
     return () => clearTimeout(timer)
   },
 }
-
-/** A renewal that nobody called for. */
-function systemRequest(key: CredentialKey, upstream: Upstream, startedAt: Date): ResolveRequest {
-  const { issuer, userId } = key
-  return {
-    person: { issuer, userId, email: undefined, roles: [], admin: false, identity: 'token' },
-    subjectToken: undefined,
-    service: undefined,
-    actor: { kind: 'system', id: 'onbehalf' },
-    upstream,
-    rejected: undefined,
-    requestId: randomUUID(),
-    startedAt,
-  }
-}
-
-/** The operator's record of a stored value that does not open. */
-function corruptValue(context: SealingContext, now: Date): AuditRecord {
-  return {
-    type: 'administration',
-    requestId: randomUUID(),
-    startedAt: now,
-    actor: { kind: 'system', id: 'onbehalf' },
-    userId: 'userId' in context ? context.userId : undefined,
-    issuer: 'userId' in context ? context.issuer : undefined,
-    upstream: 'upstream' in context ? context.upstream : undefined,
-    action: 'credential_corrupt',
-    method: 'unknown',
-    outcome: 'failure',
-    reason: 'credential_corrupt',
-  }
-}
-
-function recorderOf(
-  { config, databases, log }: Parameters<typeof compose>[0],
-  clock: Clock,
-): AuditRecorder {
-  const directory = join(config.dataDir, 'spool')
-  const writer = uuidV7(clock.now().getTime())
-  return createAuditRecorder({
-    directory,
-    writer,
-    startWriter: (ports) =>
-      startWriter({ ...ports, directory, writer, databaseUrl: databases.databaseUrl }),
-    clock,
-    durability: config.audit.durability,
-    limitBytes: config.audit.spoolLimitBytes,
-    whenFull: config.audit.whenFull,
-    log,
-  })
-}
-
-function identityRoom(
-  { config, databases, log }: Parameters<typeof compose>[0],
-  ports: {
-    readonly http: HttpClient
-    readonly sealer: Sealer
-    readonly cutOffs: CutOffs
-    readonly clock: Clock
-  },
-) {
-  const { publicUrl, upstreams } = config
-  const { issuers, admins, services, shareOpaqueTokens, login } = config.identity
-  const authenticator = createAuthenticator({
-    issuers,
-    admins,
-    services,
-    shareOpaqueTokens,
-    publicUrl,
-    upstreams,
-    http: ports.http,
-    cutOffs: ports.cutOffs,
-    clock: ports.clock,
-    log,
-  })
-  const protectedResources = createProtectedResources({ publicUrl, issuers, upstreams })
-  const issuer = issuers.find((candidate) => candidate.issuer === login?.issuer)
-  if (login === undefined || issuer === undefined) {
-    return { authenticator, protectedResources, signIn: undefined, subjectTokens: noSubjectTokens }
-  }
-  const records = createSessionRecords(databases.calls)
-  const client = createOidcClient({ ...ports, login, issuer, publicUrl, log })
-  const tokens = createSignInTokens({ records, sealer: ports.sealer, log })
-  const parts = { login, issuer, admins, client, tokens }
-  const signIn: SignIn = createSignIn({ ...parts, records, sealer: ports.sealer })
-  const subjectTokens = createSubjectTokens({ ...parts, clock: ports.clock })
-  return { authenticator, protectedResources, signIn, subjectTokens }
-}
-
-/** Without sign-in nothing of it is stored. */
-const noSubjectTokens: SubjectTokens = { find: () => Promise.resolve(undefined) }
 
 function countedMethods(
   methods: Readonly<Record<CredentialMode, AcquisitionMethod>>,

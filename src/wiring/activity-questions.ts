@@ -1,11 +1,11 @@
-import { type ActivityFeed, createActivityFeed } from './core/activity-feed.ts'
-import type { ActivityReports } from './core/ports/activity-reports.ts'
-import type { ActivityStore } from './core/ports/activity-store.ts'
-import type { Timer } from './core/ports/timer.ts'
-import { createActivityFeedRecords } from './storage/activity-feed-records.ts'
-import { createActivityReports } from './storage/activity-reports.ts'
-import { createActivityStore } from './storage/activity-store.ts'
-import type { Database } from './storage/database.ts'
+import { type ActivityFeed, createActivityFeed } from '../core/activity-feed.ts'
+import type { ActivityReports } from '../core/ports/activity-reports.ts'
+import type { ActivityStore } from '../core/ports/activity-store.ts'
+import type { Timer } from '../core/ports/timer.ts'
+import { createActivityFeedRecords } from '../storage/activity-feed-records.ts'
+import { createActivityReports } from '../storage/activity-reports.ts'
+import { createActivityStore } from '../storage/activity-store.ts'
+import type { Database } from '../storage/database.ts'
 
 /** Everything that can be asked of the activity log. */
 export type ActivityQuestions = {

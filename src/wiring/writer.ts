@@ -1,13 +1,13 @@
-import { isBrokerError } from './core/errors.ts'
-import { createActivityWriter } from './audit/activity-writer.ts'
-import type { WriterLog } from './audit/audit-log.ts'
-import type { SpoolWriter } from './audit/recorder.ts'
-import type { SpoolMeter } from './audit/spool-meter.ts'
-import { startWriterThread } from './audit/writer-thread.ts'
-import { isOperatorError } from './core/operator-error.ts'
-import type { Secret } from './core/secret.ts'
-import { createActivityBatches } from './storage/activity-batches.ts'
-import { type Database, openDatabase } from './storage/database.ts'
+import { isBrokerError } from '../core/errors.ts'
+import { createActivityWriter } from '../audit/activity-writer.ts'
+import type { WriterLog } from '../audit/audit-log.ts'
+import type { SpoolWriter } from '../audit/recorder.ts'
+import type { SpoolMeter } from '../audit/spool-meter.ts'
+import { startWriterThread } from '../audit/writer-thread.ts'
+import { isOperatorError } from '../core/operator-error.ts'
+import type { Secret } from '../core/secret.ts'
+import { createActivityBatches } from '../storage/activity-batches.ts'
+import { type Database, openDatabase } from '../storage/database.ts'
 
 /** What the writer of the activity log needs, whichever thread it runs in. */
 export type WriterSetting = {

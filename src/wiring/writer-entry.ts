@@ -1,7 +1,7 @@
 import { parentPort, workerData } from 'node:worker_threads'
-import { createSpoolMeter } from './audit/spool-meter.ts'
-import { logTo, type ToWriter } from './audit/writer-thread.ts'
-import { Secret } from './core/secret.ts'
+import { createSpoolMeter } from '../audit/spool-meter.ts'
+import { logTo, type ToWriter } from '../audit/writer-thread.ts'
+import { Secret } from '../core/secret.ts'
 import { openWriter, type WriterThreadData } from './writer.ts'
 
 /** The thread that brings the spool to the database: what `startWriter` starts. */
