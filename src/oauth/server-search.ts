@@ -69,6 +69,9 @@ async function whatUpstreamSays(
   upstream: Upstream,
   told: (progress: DiscoveryProgress) => void,
 ): Promise<{ resource: ProtectedResource | undefined; scopes: readonly string[] | undefined }> {
+  const { discovery } = upstream.credential
+  const isToldAll = discovery?.issuer === false && !discovery.resource && !discovery.scopes
+  if (isToldAll) return { resource: undefined, scopes: undefined }
   let challenge: BearerChallenge | undefined
   try {
     challenge = await askForChallenge(http, upstream)
@@ -86,9 +89,7 @@ async function whatUpstreamSays(
     if (!(error instanceof DiscoveryFailure)) throw error
     told({ step: error.step, fault: error.fault })
     // Where the server is written, the document is of use for the scopes only.
-    if (upstream.credential.discovery?.issuer !== false || error.fault === 'resource_mismatch') {
-      throw error
-    }
+    if (discovery?.issuer !== false || error.fault === 'resource_mismatch') throw error
     return { resource: undefined, scopes: challenge?.scopes }
   }
 }

@@ -43,7 +43,11 @@ async function startRoom(
   return { broker, upstream }
 }
 
-async function whoami({ broker }: Room, person: string): Promise<unknown> {
+async function whoami(room: Room, person: string): Promise<unknown> {
+  return (await callWhoami(room, person)).structuredContent
+}
+
+async function callWhoami({ broker }: Room, person: string) {
   const client = new Client(
     { name: 'test', version: '1.0.0' },
     { versionNegotiation: { mode: { pin: '2026-07-28' } } },
@@ -55,7 +59,7 @@ async function whoami({ broker }: Room, person: string): Promise<unknown> {
     }),
   )
   try {
-    return (await client.callTool({ name: 'whoami' })).structuredContent
+    return await client.callTool({ name: 'whoami' })
   } finally {
     await client.close()
   }
@@ -171,6 +175,47 @@ describe('what was found', () => {
     expect(broker.logged.join('')).toContain('"event":"upstream_server_changed"')
     await broker.connect('ada', 'ada-elsewhere')
     expect((await broker.resolveAs('ada', 'files')).status).toBe(200)
+    await other.stop()
+  })
+
+  it('C9: through the gateway the person of a changed server is asked to connect, and the call is not lost on them', async () => {
+    const room = await startRoom()
+    const { broker, upstream } = room
+    await broker.connect('ada')
+    expect(await whoami(room, 'ada')).toMatchObject({ id: 'ada-at-files' })
+    const other = await startAuthorizationServer({
+      redirectUris: [],
+      newClients: ['registration'],
+      resources: [upstream.url],
+    })
+    upstream.fail(
+      resourceDocument,
+      rewriteJson((document) => ({ ...document, authorization_servers: [other.issuer] })),
+    )
+    upstream.fail('/mcp', {
+      kind: 'answer',
+      status: 401,
+      headers: { 'www-authenticate': 'Bearer error="invalid_token"' },
+    })
+    const { content, isError } = await callWhoami(room, 'ada')
+    expect(isError).toBe(true)
+    expect(JSON.stringify(content)).toMatch(/\/connect\/[\w-]{43}/)
+    await other.stop()
+  })
+
+  it('the server that people are connected at is kept while the upstream names it, wherever in its list', async () => {
+    const { broker, upstream } = await startRoom()
+    await broker.connect('ada')
+    const { body } = await broker.resolveAs('ada', 'files')
+    const other = await startAuthorizationServer({ redirectUris: [], newClients: ['registration'] })
+    const { issuer } = broker.authorizationServer
+    upstream.fail(
+      resourceDocument,
+      rewriteJson((document) => ({ ...document, authorization_servers: [other.issuer, issuer] })),
+    )
+    const again = await broker.resolveAs('ada', 'files', { rejected: body['fingerprint'] })
+    expect(again.status).toBe(200)
+    expect(other.received()).toHaveLength(0)
     await other.stop()
   })
 
