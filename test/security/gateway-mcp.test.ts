@@ -541,7 +541,8 @@ describe('/mcp, with what no SDK sends', () => {
     it('P19: a reader that takes nothing is let go after `idle`, and the upstream with it', async () => {
       await broker.connect('ada')
       let isLetGo = false
-      upstream.answerWith((_request, response) => {
+      upstream.answerWith((request, response) => {
+        if (request.headers['mcp-method'] !== 'tools/call') return answerAsServer(request, response)
         response.writeHead(200, { 'content-type': 'text/event-stream' })
         const flood = setInterval(() => {
           for (let kib = 0; kib < 512 && response.write(Buffer.alloc(1024, 'x')); kib += 1);
