@@ -294,7 +294,7 @@ describe('connecting an account, on a real authorization server', () => {
     }
   })
 
-  it('M-H3: disconnect removes, revokes at the server, and answers 204 also when there was none', async () => {
+  it('M-H3, P14: disconnect removes, revokes at the server, and answers 204 also when there was none', async () => {
     await broker.connect('ada')
     const revoked = broker.authorizationServer.revocations()
     expect((await broker.call('DELETE', '/api/v1/connections/files', 'ada')).status).toBe(204)

@@ -290,7 +290,7 @@ describe('POST /api/v1/resolve: refusals before the resolver leave one record ea
     expect(http.room.seenTokens).toEqual([])
   })
 
-  it('403 upstream_not_allowed for a service that may use others', async () => {
+  it('P11: 403 upstream_not_allowed for a service that may use others', async () => {
     const http = createHttpRoom()
     const body = { upstream: 'files', subject_token: adaToken }
     const response = await resolveWith(http, body, { key: narrowKey })
