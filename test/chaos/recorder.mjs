@@ -46,8 +46,21 @@ for (;;) {
     })
   }
   await recorder.settled()
-  writeSync(1, `${ids.join('\n')}\n`)
-  await sleep(Math.random() * 3)
+  await say(`${ids.join('\n')}\n`)
+  await sleep(2 + Math.random() * 10)
 }
 await recorder.stop()
 process.exit(0)
+
+/** At once, as an answer leaves; a reader that is slow is waited for. */
+async function say(text) {
+  for (;;) {
+    try {
+      writeSync(1, text)
+      return
+    } catch (error) {
+      if (error.code !== 'EAGAIN') throw error
+      await sleep(5)
+    }
+  }
+}
