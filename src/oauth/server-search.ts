@@ -79,7 +79,8 @@ async function whatUpstreamSays(
   } catch (error) {
     if (!(error instanceof DiscoveryFailure)) throw error
     told({ step: error.step, fault: error.fault })
-    if (error.fault === 'address_refused' || error.fault === 'unreachable') throw error
+    const isAway = error.fault === 'address_refused' || error.fault === 'unreachable'
+    if (isAway && !canDoWithout(upstream, error)) throw error
   }
   try {
     const resource = await findProtectedResource(http, upstream, challenge?.resourceMetadata)
@@ -88,10 +89,19 @@ async function whatUpstreamSays(
   } catch (error) {
     if (!(error instanceof DiscoveryFailure)) throw error
     told({ step: error.step, fault: error.fault })
-    // Where the server is written, the document is of use for the scopes only.
-    if (discovery?.issuer !== false || error.fault === 'resource_mismatch') throw error
+    if (!canDoWithout(upstream, error)) throw error
     return { resource: undefined, scopes: challenge?.scopes }
   }
+}
+
+/**
+ * Where the server is written, the upstream has only its scopes to add. One that is away for a moment may have some; one that says
+ * that it is another is none of ours.
+ */
+function canDoWithout({ credential }: Upstream, { fault }: DiscoveryFailure): boolean {
+  const { discovery } = credential
+  if (discovery?.issuer !== false || fault === 'resource_mismatch') return false
+  return !discovery.scopes || !isPassing(fault)
 }
 
 function inOrder(issuers: readonly string[], known: string | undefined): readonly string[] {

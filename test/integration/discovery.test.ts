@@ -303,12 +303,13 @@ describe('connecting at a server that was found', () => {
     expect(query.get('prompt')).toBe('consent')
   })
 
-  it('asks for the written scopes, at the written issuer, where they are written', async () => {
+  it('asks for the written scopes, at the written issuer, where they are written, whether or not the upstream answers', async () => {
     const { broker, upstream } = await startRoom(['registration'], (files, { upstreams }) => {
       const { issuer } = upstreams.files.credential
       files['credential'] = { mode: 'oauth_connect', issuer, scopes: ['files:read'] }
     })
-    upstream.fail(resourceDocument, { kind: 'answer', status: 404 })
+    upstream.fail(resourceDocument, { kind: 'answer', status: 503 })
+    upstream.fail('/mcp', { kind: 'lose' })
     await broker.connect('ada')
     const { body } = await broker.call('GET', '/api/v1/connections/files', 'ada')
     expect(body).toMatchObject({ status: 'connected', scopes: ['files:read'] })
