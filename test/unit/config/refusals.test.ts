@@ -291,7 +291,7 @@ describe('plain http', () => {
     ],
   ]
 
-  it.each(places)('is refused outside loopback: %s', async (path, file) => {
+  it.each(places)('P22: is refused outside loopback: %s', async (path, file) => {
     expect(await problemsOf(file(http))).toEqual([
       { path, message: expect.stringContaining('must be https') as string },
     ])
