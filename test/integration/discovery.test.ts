@@ -1,5 +1,5 @@
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client'
-import { afterEach, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { NewClients } from '../../src/demo/sandbox-provider.ts'
 import {
   endpoints,
@@ -17,11 +17,13 @@ type Room = { readonly broker: TestBroker; readonly upstream: TestMcpUpstream }
 const rooms: Room[] = []
 
 afterEach(async () => {
-  for (const { broker, upstream } of rooms.splice(0)) {
-    await broker.stop()
-    await upstream.stop()
-  }
+  for (const room of rooms.splice(0)) await stop(room)
 })
+
+async function stop({ broker, upstream }: Room): Promise<void> {
+  await broker.stop()
+  await upstream.stop()
+}
 
 /** A broker that knows nothing of `files` but its url, and the real servers that say the rest. */
 async function startRoom(
@@ -65,6 +67,13 @@ async function callWhoami({ broker }: Room, person: string) {
   }
 }
 
+/** How often the servers were asked so far. */
+const timesAsked = ({ broker, upstream }: Room) => ({
+  documents: upstream.received(resourceDocument).length,
+  metadata: broker.authorizationServer.received(endpoints.metadata).length,
+  registrations: broker.authorizationServer.received(endpoints.registration).length,
+})
+
 describe('an upstream that is given by its url alone', () => {
   it.each([
     ['with a registration', ['registration'], /^[\w-]{21,}$/],
@@ -93,12 +102,6 @@ describe('an upstream that is given by its url alone', () => {
 })
 
 describe('what was found', () => {
-  const asked = ({ broker, upstream }: Room) => ({
-    documents: upstream.received(resourceDocument).length,
-    metadata: broker.authorizationServer.received(endpoints.metadata).length,
-    registrations: broker.authorizationServer.received(endpoints.registration).length,
-  })
-
   it('is found and registered once by two replicas that need it at the same time', async () => {
     const room = await startRoom()
     const beside = await room.broker.startBeside()
@@ -109,35 +112,20 @@ describe('what was found', () => {
       'connect_required',
       'connect_required',
     ])
-    expect(asked(room).registrations).toBe(1)
+    expect(timesAsked(room).registrations).toBe(1)
     await beside.stop()
   })
 
   it('outlives a restart, and a connection goes on with it', async () => {
     const room = await startRoom()
     await room.broker.connect('ada')
-    const before = asked(room)
+    const before = timesAsked(room)
     const restarted = await room.broker.startBeside()
     await restarted.age('ada', 'files', { expiresInSeconds: -1 })
     const { status } = await restarted.resolveAs('ada', 'files')
     expect(status).toBe(200)
-    expect(asked(room)).toEqual(before)
+    expect(timesAsked(room)).toEqual(before)
     await restarted.stop()
-  })
-
-  it('is looked up again when a good credential is refused; the same server renews it', async () => {
-    const room = await startRoom()
-    await room.broker.connect('ada')
-    const before = asked(room)
-    const { body } = await room.broker.resolveAs('ada', 'files')
-    const again = await room.broker.resolveAs('ada', 'files', { rejected: body['fingerprint'] })
-    expect(again.status).toBe(200)
-    expect(again.body['fingerprint']).not.toBe(body['fingerprint'])
-    expect(asked(room)).toEqual({
-      documents: before.documents + 1,
-      metadata: before.metadata + 1,
-      registrations: 1,
-    })
   })
 
   it('C9: another authorization server gets no token of the old one, and the person connects there', async () => {
@@ -203,32 +191,6 @@ describe('what was found', () => {
     await other.stop()
   })
 
-  it('the server that people are connected at is kept while the upstream names it, wherever in its list', async () => {
-    const { broker, upstream } = await startRoom()
-    await broker.connect('ada')
-    const { body } = await broker.resolveAs('ada', 'files')
-    const other = await startAuthorizationServer({ redirectUris: [], newClients: ['registration'] })
-    const { issuer } = broker.authorizationServer
-    upstream.fail(
-      resourceDocument,
-      rewriteJson((document) => ({ ...document, authorization_servers: [other.issuer, issuer] })),
-    )
-    const again = await broker.resolveAs('ada', 'files', { rejected: body['fingerprint'] })
-    expect(again.status).toBe(200)
-    expect(other.received()).toHaveLength(0)
-    await other.stop()
-  })
-
-  it('a server that is away for a moment loses nobody', async () => {
-    const { broker, upstream } = await startRoom()
-    await broker.connect('ada')
-    const { body } = await broker.resolveAs('ada', 'files')
-    upstream.fail(resourceDocument, { kind: 'answer', status: 503 })
-    upstream.fail('/mcp', { kind: 'answer', status: 503 })
-    const again = await broker.resolveAs('ada', 'files', { rejected: body['fingerprint'] })
-    expect(again.status).toBe(200)
-  })
-
   it('a client that its server forgot is registered anew, once, and the person connects again', async () => {
     const room = await startRoom()
     const { broker } = room
@@ -242,7 +204,7 @@ describe('what was found', () => {
       code: 'connect_required',
       reason: 'configuration_changed',
     })
-    expect(asked(room).registrations).toBe(2)
+    expect(timesAsked(room).registrations).toBe(2)
     await broker.connect('ada')
     const { body } = await broker.call('GET', '/api/v1/connections/files', 'ada')
     expect(body['status']).toBe('connected')
@@ -250,7 +212,7 @@ describe('what was found', () => {
     await authorizationServer.forgetClient(await clientIdIn(broker))
     await broker.age('ada', 'files', { expiresInSeconds: -1 })
     expect((await broker.resolveAs('ada', 'files')).body['code']).toBe('upstream_misconfigured')
-    expect(asked(room).registrations).toBe(2)
+    expect(timesAsked(room).registrations).toBe(2)
   })
 
   it('another replica hears of it, and serves nothing of the old client', async () => {
@@ -273,6 +235,55 @@ describe('what was found', () => {
       SELECT client_id FROM client_registration`
     return row?.client_id ?? ''
   }
+})
+
+describe('what was found, while its people are connected', () => {
+  let room: Room
+
+  beforeAll(async () => {
+    room = await startRoom()
+    rooms.pop()
+    await room.broker.connect('ada')
+  })
+  afterAll(() => stop(room))
+
+  it('is looked up again when a good credential is refused; the same server renews it', async () => {
+    const before = timesAsked(room)
+    const { body } = await room.broker.resolveAs('ada', 'files')
+    const again = await room.broker.resolveAs('ada', 'files', { rejected: body['fingerprint'] })
+    expect(again.status).toBe(200)
+    expect(again.body['fingerprint']).not.toBe(body['fingerprint'])
+    expect(timesAsked(room)).toEqual({
+      documents: before.documents + 1,
+      metadata: before.metadata + 1,
+      registrations: 1,
+    })
+  })
+
+  it('the server that people are connected at is kept while the upstream names it, wherever in its list', async () => {
+    const { broker, upstream } = room
+    const { body } = await broker.resolveAs('ada', 'files')
+    const other = await startAuthorizationServer({ redirectUris: [], newClients: ['registration'] })
+    const { issuer } = broker.authorizationServer
+    const end = upstream.fail(
+      resourceDocument,
+      rewriteJson((document) => ({ ...document, authorization_servers: [other.issuer, issuer] })),
+    )
+    const again = await broker.resolveAs('ada', 'files', { rejected: body['fingerprint'] })
+    expect(again.status).toBe(200)
+    expect(other.received()).toHaveLength(0)
+    end()
+    await other.stop()
+  })
+
+  it('a server that is away for a moment loses nobody', async () => {
+    const { broker, upstream } = room
+    const { body } = await broker.resolveAs('ada', 'files')
+    upstream.fail(resourceDocument, { kind: 'answer', status: 503 })
+    upstream.fail('/mcp', { kind: 'answer', status: 503 })
+    const again = await broker.resolveAs('ada', 'files', { rejected: body['fingerprint'] })
+    expect(again.status).toBe(200)
+  })
 })
 
 describe('connecting at a server that was found', () => {
