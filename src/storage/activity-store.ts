@@ -80,8 +80,10 @@ const statements = {
 
 /** So many neighbours in the log are walked through in the time of ten reads by key; */
 const MANY = 5000
-/** and so many records that lie apart. */
+/** and so many records that lie apart; */
 const FEW = 2000
+/** so many cost less than to look for each kind by itself. */
+const SOME = 400
 /** As many shapes or kinds are looked for without looking at the newest records first. */
 const FEW_KEYS = 16
 /** For more a walk through everything is no worse. */
@@ -157,7 +159,7 @@ export function createActivityStore(database: Database): ActivityStore {
     }
     const everything = (statement: string) => ask(statement, span, count)
     const newest = (statement: string, most: number) =>
-      ask(statement, span, count, most + 10 * count)
+      ask(statement, span, count, most + 2 * count)
     const inTurn = async (statement: string, keys: readonly string[]) => {
       const [recent, older] = splitAtWeek(span)
       const found = await ask(statement, recent, count, keys)
@@ -185,19 +187,21 @@ export function createActivityStore(database: Database): ActivityStore {
     const isByKind = allUncommon && filter.upstream === undefined && filter.issuer === undefined
     const keys = isByKind ? kinds : shapes.map(({ shape }) => shape)
     const byKey = isByKind ? statements.ofKinds : statements.ofShapes
+    const isMany = keys.length > FEW_KEYS
+    // What is frequent among the uncommon is found here already, whoever acted.
+    if (allUncommon || (isMany && actorId === undefined)) {
+      const statement = allUncommon ? statements.newestUncommon : statements.newest
+      const found = await newest(statement, isMany && actorId === undefined ? MANY : SOME)
+      if (found.length === count) return found
+    }
     if (actorId !== undefined) {
       const found = await newest(statements.newestOfActors, FEW)
       if (found.length === count || !(await haveMore(actorId, FEW))) return found
       // Many keys that are not uncommon are much of the log, and some of it this actor's.
-      const isLikely = !allUncommon && keys.length > FEW_KEYS
-      if (isLikely || keys.length > MOST_KEYS) return everything(statements.ofActors)
-      return inTurn(byKey, keys)
-    }
-    if (keys.length > FEW_KEYS) {
-      const found = await newest(allUncommon ? statements.newestUncommon : statements.newest, MANY)
-      if (found.length === count) return found
+      if (isMany && !allUncommon) return everything(statements.ofActors)
     }
     if (keys.length <= MOST_KEYS) return inTurn(byKey, keys)
+    if (actorId !== undefined) return everything(statements.ofActors)
     return everything(allUncommon ? statements.uncommon : statements.all)
 
     /** Whether these have more than some records. */
