@@ -189,7 +189,7 @@ export function createActivityStore(database: Database): ActivityStore {
     const byKey = isByKind ? statements.ofKinds : statements.ofShapes
     const isMany = keys.length > FEW_KEYS
     // What is frequent among the uncommon is found here already, whoever acted.
-    if (allUncommon || (isMany && actorId === undefined)) {
+    if (isByKind || (isMany && actorId === undefined)) {
       const statement = allUncommon ? statements.newestUncommon : statements.newest
       const found = await newest(statement, isMany && actorId === undefined ? MANY : SOME)
       if (found.length === count) return found
