@@ -1,11 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { bareApp } from './bare-server.ts'
 import { memoryNow, serveQuestions } from './child.ts'
-import { clearYoungObjectsAlone } from '../dist/garbage-collection.js'
 import { createBroker } from '../dist/index.js'
 
 /** The broker as `serve` runs it, answering questions about its own process. */
-clearYoungObjectsAlone()
 const config = JSON.parse(process.env['BROKER_CONFIG'] ?? '') as object
 const requests = JSON.parse(process.env['SAMPLE_REQUESTS'] ?? '[]') as {
   headers: Record<string, string>
