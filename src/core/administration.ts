@@ -28,7 +28,7 @@ export function createAdministration(ports: {
   readonly credentials: Pick<CredentialStore, 'offboard'>
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
   readonly cutOffs: Pick<ReturnType<typeof createCutOffs>, 'note'>
-  readonly memory: Pick<ReplicaMemory, 'forget'>
+  readonly memory: Pick<ReplicaMemory, 'end'>
   readonly replicas: Pick<Replicas, 'caughtUp'>
   readonly discovery: Pick<UpstreamDiscovery, 'isFailing'>
   readonly audit: AuditSink
@@ -126,7 +126,7 @@ export function createAdministration(ports: {
     cutOffs.note(person, { cutAt, returned: false })
     // The person's open calls are cut where this is heard; tokens and consents of an authorization server of our own belong into
     // the statement behind `offboard`.
-    memory.forget(person, undefined)
+    memory.end(person, undefined)
     audit.record({
       requestId,
       startedAt,

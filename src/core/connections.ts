@@ -38,7 +38,7 @@ type Failing = Awaited<ReturnType<AcquisitionAttempts['failing']>>
 export function createConnections(ports: {
   readonly upstreams: ReadonlyMap<string, Upstream>
   readonly credentials: CredentialStore
-  readonly memory: Pick<ReplicaMemory, 'forget'>
+  readonly memory: Pick<ReplicaMemory, 'end' | 'forget'>
   readonly replicas: Pick<Replicas, 'caughtUp'>
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
   readonly subjectTokens: SubjectTokens
@@ -147,7 +147,7 @@ export function createConnections(ports: {
       upstream: upstream.name,
     }
     const taken = await credentials.take(key)
-    memory.forget(person, upstream.name)
+    memory.end(person, upstream.name)
     // Before the others are waited for: what is done is done, whatever becomes of this process meanwhile.
     if (taken !== undefined) finish(options, taken)
     // Also where there was nothing: another call may have removed it just now, and still be waiting.

@@ -19,13 +19,19 @@ export function createReplicaMemory(ports: {
   readonly openCalls: { readonly cut: (person: PersonId, upstream: string | undefined) => void }
 }): ReplicaMemory {
   const { upstreams, credentials, cutOffs, resolver, openCalls } = ports
+
+  function forget(person: PersonId, upstream: string | undefined): void {
+    for (const name of upstream === undefined ? upstreams.keys() : [upstream]) {
+      const key = memoryKey(person, name)
+      credentials.forget(key)
+      resolver.startAfresh(key)
+    }
+  }
+
   return {
-    forget(person, upstream) {
-      for (const name of upstream === undefined ? upstreams.keys() : [upstream]) {
-        const key = memoryKey(person, name)
-        credentials.forget(key)
-        resolver.startAfresh(key)
-      }
+    forget,
+    end(person, upstream) {
+      forget(person, upstream)
       openCalls.cut(person, upstream)
     },
     forgetAll() {

@@ -182,7 +182,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             WHERE credential.generation < excluded.generation
             RETURNING ${credentialColumns}, ${tellWaiters(key)}
           )
-          ${isGiven(record) ? sql`, ${invalidation(sql, key, 'stored')}` : sql``}
+          ${isGiven(record) ? sql`, ${invalidation(sql, key, 'stored', { ended: false })}` : sql``}
           SELECT * FROM stored`,
       )
       return row && toRecord(row)
@@ -204,7 +204,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             ON CONFLICT (issuer, user_id, upstream) DO UPDATE SET ${replacement}
             RETURNING ${credentialColumns}, ${tellWaiters(key)}
           )
-          ${isForAll ? sql`, ${invalidation(sql, key, 'stored')}` : sql``}
+          ${isForAll ? sql`, ${invalidation(sql, key, 'stored', { ended: false })}` : sql``}
           SELECT * FROM stored`,
       )
       return row && toRecord(row)
@@ -281,7 +281,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             fail_count = 0, next_try_at = NULL, failure = NULL
           WHERE ${isOwn(key)} AND generation = ${fromGeneration}
           RETURNING ${credentialColumns}, ${tellWaiters(key)})
-          ${record.forgetsOld ? sql`, ${invalidation(sql, key, 'renewed')}` : sql``}
+          ${record.forgetsOld ? sql`, ${invalidation(sql, key, 'renewed', { ended: false })}` : sql``}
           SELECT * FROM renewed`,
       )
       return row && toRecord(row)
@@ -329,7 +329,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
               access_token, refresh_token
           ),
           changed AS (SELECT FROM refused UNION ALL SELECT FROM taken),
-          ${invalidation(sql, key, 'changed')}
+          ${invalidation(sql, key, 'changed', { ended: true })}
           SELECT * FROM taken`,
       )
       return row && toTaken(row)
@@ -366,7 +366,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             UNION ALL SELECT FROM flows UNION ALL SELECT FROM gateway_sessions
             UNION ALL SELECT FROM taken
           ),
-          ${invalidation(sql, { ...person, upstream: undefined }, 'changed')}
+          ${invalidation(sql, { ...person, upstream: undefined }, 'changed', { ended: true })}
           SELECT cut.cut_at, taken.* FROM cut LEFT JOIN taken ON true`,
       )
       const [first] = rows

@@ -23,7 +23,7 @@ export function createCutOffRecords({ run, sql }: Database): CutOffRecords {
               AND date_trunc('second', cut_at) < to_timestamp(${issuedAtSeconds})
             RETURNING 1
           ),
-          ${invalidation(sql, { ...person, upstream: undefined }, 'returned', { onlyIfAny: true })}
+          ${invalidation(sql, { ...person, upstream: undefined }, 'returned', { ended: false, onlyIfAny: true })}
           SELECT 1`,
       )
     },

@@ -5,13 +5,14 @@ import { notify } from './notice-channel.ts'
 /**
  * CTEs, to stand last in the WITH of the statement that changes what replicas keep in memory: they get told with its commit, or
  * not at all. `changed` is the CTE that changes the rows. It comes first, so that whoever holds the counter waits for nobody, and the
- * counter is held until the commit, so that ids become visible in their order. `onlyIfAny`: nothing is told where it changed none.
+ * counter is held until the commit, so that ids become visible in their order. `ended`: what was granted is gone, and open calls are
+ * cut. `onlyIfAny`: nothing is told where it changed none.
  */
 export function invalidation(
   sql: Sql,
   { issuer, userId, upstream }: PersonId & { readonly upstream: string | undefined },
   changed: string,
-  { onlyIfAny = false } = {},
+  { ended, onlyIfAny = false }: { readonly ended: boolean; readonly onlyIfAny?: boolean },
 ) {
   return sql`
     counted AS (
@@ -20,8 +21,9 @@ export function invalidation(
       RETURNING last
     ),
     told AS (
-      INSERT INTO invalidation (id, issuer, user_id, upstream)
-      SELECT last, ${issuer}::text, ${userId}::text, ${upstream ?? null}::text FROM counted
+      INSERT INTO invalidation (id, issuer, user_id, upstream, ended)
+      SELECT last, ${issuer}::text, ${userId}::text, ${upstream ?? null}::text, ${ended}::boolean
+      FROM counted
       RETURNING ${notify(sql, 'invalidation', 'made')}
     ),
     -- A few with each new one, so that whoever removes again and again fills no table. As in the maintenance.

@@ -38,6 +38,7 @@ type News = {
   issuer: string | null
   user_id: string | null
   upstream: string | null
+  readonly ended: boolean | null
   cut_at: Date | null
   returned_at: Date | null
 }
@@ -88,7 +89,7 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
       told AS (SELECT ${notify(sql, 'replica', 'caught_up')} FROM beat WHERE ${isNews}::boolean),
       news AS (
         SELECT invalidation.id, invalidation.issuer, invalidation.user_id, invalidation.upstream,
-          cut_off.cut_at, cut_off.returned_at
+          invalidation.ended, cut_off.cut_at, cut_off.returned_at
         FROM invalidation
         LEFT JOIN cut_off ON invalidation.upstream IS NULL
           AND cut_off.issuer = invalidation.issuer AND cut_off.user_id = invalidation.user_id
@@ -111,10 +112,11 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
     return seen > acknowledged ? 'again' : 'later'
   }
 
-  function learn({ id: latest, issuer, user_id: userId, upstream, ...cut }: News): void {
+  function learn({ id: latest, issuer, user_id: userId, upstream, ended, ...cut }: News): void {
     if (latest === null || issuer === null || userId === null) return
     const person = { issuer, userId }
-    memory?.forget(person, upstream ?? undefined)
+    if (ended === true) memory?.end(person, upstream ?? undefined)
+    else memory?.forget(person, upstream ?? undefined)
     if (cut.cut_at !== null) {
       memory?.cutOff(person, { cutAt: cut.cut_at, returned: cut.returned_at !== null })
     }

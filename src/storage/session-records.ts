@@ -96,7 +96,7 @@ export function createSessionRecords(database: Database): SessionRecords {
               AND cut_at < ${begunAt} AND returned_at IS NULL
             RETURNING 1
           ),
-          ${invalidation(sql, { ...session, upstream: undefined }, 'returned', { onlyIfAny: true })}
+          ${invalidation(sql, { ...session, upstream: undefined }, 'returned', { ended: false, onlyIfAny: true })}
           SELECT session_hash FROM made`,
       )
       return rows.length === 1

@@ -109,6 +109,31 @@ describe('/proxy: plain HTTP upstreams, each call with its own person’s creden
       ])
   })
 
+  it('a renewal that an upstream forces cuts nothing that is open with the old credential', async () => {
+    upstream.answerWith((_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      response.write(': open\n\n')
+    })
+    const stream = await call('ada', '/events')
+    const reader = stream.body?.getReader()
+    await reader?.read()
+    const end = reader?.read().then(
+      () => 'ended',
+      () => 'cut',
+    )
+    const refused = lastHit()?.headers.authorization
+    upstream.answerWith((request, response) => {
+      response.writeHead(request.headers.authorization === refused ? 401 : 200).end()
+    })
+    expect((await call('ada', '/y')).status).toBe(200)
+    // Longer than every replica needs to hear of it.
+    const later = new Promise((resolve) => {
+      setTimeout(() => resolve('open'), 1500)
+    })
+    expect(await Promise.race([end, later])).toBe('open')
+    await reader?.cancel()
+  })
+
   it('P8: an upstream that refuses the renewed one too is 502, without its challenge', async () => {
     upstream.answerWith((_request, response) => {
       response.writeHead(401, { 'www-authenticate': 'Bearer resource_metadata="https://evil"' })

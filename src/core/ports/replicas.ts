@@ -18,8 +18,10 @@ export interface Replicas extends StorageHealth {
 
 /** What a process keeps in memory of the database. */
 export interface ReplicaMemory {
-  /** A person's connection was removed or replaced; without `upstream` any of theirs. */
+  /** A person's connection is another than it was; without `upstream` any of theirs. */
   forget(person: PersonId, upstream: string | undefined): void
+  /** It is gone: as `forget`, and what is open with it is cut. */
+  end(person: PersonId, upstream: string | undefined): void
   /** Forgets everything: changes may have been missed. */
   forgetAll(): void
   /** A person was cut off, or has come back since; also when it is known already. */

@@ -30,6 +30,8 @@ export const invalidation = pgTable('invalidation', {
   issuer: text().notNull(),
   userId: text('user_id').notNull(),
   upstream: text(),
+  /** What was granted is gone, so that calls which are open with it are cut; otherwise something newer is there to be read. */
+  ended: boolean().notNull().default(true),
   createdAt: instant('created_at').notNull().default(sql`now()`),
 })
 

@@ -30,6 +30,7 @@ async function start(url: string, freshForMs: number, more: { hears?: boolean } 
   let forgotAll = 0
   const memory: ReplicaMemory = {
     forget: (_person, upstream) => void told.push(upstream),
+    end: (_person, upstream) => void told.push(upstream),
     forgetAll: () => {
       forgotAll += 1
     },
@@ -71,7 +72,8 @@ async function joined(...options: Parameters<typeof start>): Promise<Process> {
 
 function tell({ calls: { run, sql } }: Process, upstream: string | undefined) {
   const whom = { issuer: 'https://login.example.com', userId: 'ada', upstream }
-  return run(() => sql`WITH changed AS (SELECT 1), ${invalidation(sql, whom, 'changed')} SELECT 1`)
+  const told = invalidation(sql, whom, 'changed', { ended: true })
+  return run(() => sql`WITH changed AS (SELECT 1), ${told} SELECT 1`)
 }
 
 async function replicasIn({ database: { run, sql } }: TestDatabase): Promise<number> {

@@ -1,0 +1,1 @@
+ALTER TABLE "invalidation" ADD COLUMN "ended" boolean DEFAULT true NOT NULL;
