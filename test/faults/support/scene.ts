@@ -10,7 +10,7 @@ import { createEnvelope } from '../../../src/sealing/envelope.ts'
 import { createKeyring } from '../../../src/sealing/keyring.ts'
 import { createCredentialRecords } from '../../../src/storage/credential-records.ts'
 import { createTestDatabase, type TestDatabase } from '../../support/database.ts'
-import { createSecretScan, scanDirectory } from '../../support/secret-scan.ts'
+import { leakingFiles, leakingRecords } from './leaks.ts'
 import { type Outcome, type Replica, sleep, startReplica } from './replica.ts'
 import {
   type RotationRule,
@@ -285,6 +285,7 @@ export async function startScene(
     checkOutcomes()
     await checkRecords()
     await checkReplicas()
+    expect(await leakingRecords(database.database.sql), 'records with secrets').toBe(0)
     return row
   }
 
@@ -337,9 +338,7 @@ export async function startScene(
       expect(replica.errors(), 'stderr of a broker').toBe('')
       expect(written, 'a secret in the log').not.toContain('CNRY-')
       expect(written).not.toMatch(/unhandled|uncaught/i)
-      expect(await scanDirectory(createSecretScan(), replica.dataDir), 'secrets on disk').toEqual(
-        [],
-      )
+      expect(await leakingFiles(replica.dataDir), 'secrets on disk').toEqual([])
     }
   }
 
@@ -364,20 +363,20 @@ export async function startScene(
   ): Promise<void> {
     const over = new AbortController()
     let next = 0
-    const caller = async () => {
+    const callAgain = async () => {
       while (!over.signal.aborted) {
         next += 1
-        const person = some(whom[next % whom.length])
+        const caller = some(whom[next % whom.length])
         let outcome: Outcome
         do {
           const serving = replicas.filter((replica) => replica.isServing())
-          outcome = await person.resolve(serving[next % serving.length])
+          outcome = await caller.resolve(serving[next % serving.length])
           // As every load balancer does where nothing can have been sent.
         } while (outcome.transportError === 'ECONNREFUSED')
         await sleep(20)
       }
     }
-    const calling = Array.from({ length: callers }, caller)
+    const calling = Array.from({ length: callers }, callAgain)
     try {
       await work()
     } finally {
