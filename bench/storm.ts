@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { leaseSeconds } from '../dist/core/lease.js'
+import { strictLeaseSeconds } from '../dist/core/lease.js'
 import { Secret } from '../dist/core/secret.js'
 import { createCredentialStore } from '../dist/sealing/credential-store.js'
 import { createEnvelope } from '../dist/sealing/envelope.js'
@@ -30,8 +30,10 @@ const rounds = Number(process.env['BENCH_ROUNDS'] ?? 5)
 const pausedRounds = Math.max(1, Math.ceil(rounds / 2))
 /** Peers hold a lease of 1 s. */
 const pauseMs = 3000
-/** Past the broker's lease (`core/lease.ts`). */
-const longPauseMs = leaseSeconds * 1000 + 500
+/** Nearly as long as a caller is kept (15 s). */
+const longPauseMs = 14_000
+/** Past the broker's lease: callers are sent away after 15 s. */
+const pastLeaseMs = strictLeaseSeconds * 1000 + 500
 const serverMs = 200
 const readsEach = 60
 const only = process.env['BENCH_ONLY']
@@ -113,6 +115,8 @@ async function run(): Promise<void> {
     async (contender) => ({
       before: await repeat(contender, pausedRounds, (c) => pausedStorm(c, 'before', longPauseMs)),
       after: await repeat(contender, pausedRounds, (c) => pausedStorm(c, 'after', longPauseMs)),
+      pastBefore: await repeat(contender, 1, (c) => pausedStorm(c, 'before', pastLeaseMs)),
+      pastAfter: await repeat(contender, 1, (c) => pausedStorm(c, 'after', pastLeaseMs)),
       shortAfter: await repeat(contender, pausedRounds, (c) => pausedStorm(c, 'after', pauseMs)),
       validPaused: await repeat(contender, pausedRounds, (c) =>
         pausedStorm(c, 'after', pauseMs, 30),
@@ -128,6 +132,8 @@ async function run(): Promise<void> {
   add(table, `bare fenced lease, holder stopped ${pauseMs} ms before its send`, bare.before)
   add(table, `onbehalf, holder stopped ${longPauseMs} ms after its send`, wired.after)
   add(table, `onbehalf, holder stopped ${pauseMs} ms after its send`, wired.shortAfter)
+  add(table, `onbehalf, holder stopped ${pastLeaseMs} ms before its send`, wired.pastBefore)
+  add(table, `onbehalf, holder stopped ${pastLeaseMs} ms after its send`, wired.pastAfter)
   add(table, `bare fenced lease, holder stopped ${pauseMs} ms after its send`, bare.after)
   add(table, 'onbehalf, credential valid for an hour', ours.calm)
   add(table, 'onbehalf, credential still valid for 30 s', ours.valid)
@@ -168,9 +174,11 @@ async function run(): Promise<void> {
   judge('onbehalf', ours.storm, bare.storm)
   judge('onbehalf over HTTP', ours.http, bare.http)
   for (const [name, some, forMs] of [
-    ['stopped past its lease before its send', wired.before, longPauseMs],
-    ['stopped past its lease after its send', wired.after, longPauseMs],
-    ['stopped after its send', wired.shortAfter, pauseMs],
+    ['stopped 14 s before its send', wired.before, longPauseMs],
+    ['stopped 14 s after its send', wired.after, longPauseMs],
+    ['stopped 3 s after its send', wired.shortAfter, pauseMs],
+    ['stopped past its lease before its send', wired.pastBefore, pastLeaseMs],
+    ['stopped past its lease after its send', wired.pastAfter, pastLeaseMs],
   ] as const) {
     exact(name, some)
     const worst = Math.max(...some.map(({ addedMs }) => addedMs.at(-1) ?? Number.NaN))
