@@ -18,6 +18,7 @@ const open = [
   'GET /healthz',
   'GET /login',
   'GET /metrics',
+  'GET /oauth-client/:upstream',
   'GET /openapi.json',
   'GET /readyz',
   'GET /signed-out',
