@@ -114,7 +114,7 @@ describe('a process that is killed', () => {
       last.child.kill('SIGTERM')
       await last.ended
       expect(writersIn(directory)).toEqual([])
-      const verdict = await judgeRecords(database.database.sql, [...said])
+      const verdict = await judgeRecords(database.url, [...said])
       report(
         `${times} × \`kill -9\` of the part that records (\`${durability}\`)`,
         verdict,

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type postgres from 'postgres'
 import { type ChainedRecord, chainHash, genesisHash, lineOfRecord } from '../../src/audit/chain.ts'
 import { type BrokerServers, startBrokerServers } from '../support/broker-servers.ts'
+import { connectTo } from '../support/postgres-client.ts'
 import { type Program, startProgram } from '../support/program.ts'
 import { startTcpDoor, type TcpDoor } from '../support/tcp-door.ts'
 
@@ -134,7 +135,7 @@ export async function prepareAuditedBroker(
     },
     async judge() {
       const due = [...answered].filter(([, answer]) => !leavesNone(answer)).map(([id]) => id)
-      return judgeRecords(database.database.sql, due)
+      return judgeRecords(database.url, due)
     },
     async stop() {
       program?.kill('SIGKILL')
@@ -148,10 +149,17 @@ export async function prepareAuditedBroker(
 type Row = ChainedRecord & { readonly hash: Buffer }
 
 /** Looks for the records of these request ids, and computes every chain again. */
-export async function judgeRecords(
-  sql: postgres.Sql<{ bigint: number }>,
-  due: readonly string[],
-): Promise<Verdict> {
+export async function judgeRecords(url: string, due: readonly string[]): Promise<Verdict> {
+  // Not through a pool of ours, whose statements have 5 s.
+  const sql = connectTo(url)
+  try {
+    return await judge(sql, due)
+  } finally {
+    await sql.end()
+  }
+}
+
+async function judge(sql: postgres.Sql, due: readonly string[]): Promise<Verdict> {
   const counts = new Map<string, number>()
   const heads = new Map<string, { seq: number; hash: Buffer }>()
   const broken = new Set<string>()
@@ -159,7 +167,7 @@ export async function judgeRecords(
   const rows = sql<Row[]>`
     select id, to_char(occurred_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as "occurredAt",
       request_id as "requestId", type, user_id as "userId", issuer, actor_kind as "actorKind", actor_id as "actorId",
-      upstream, action, method, outcome, reason, duration_ms as "durationMs", details, writer, seq, hash
+      upstream, action, method, outcome, reason, duration_ms as "durationMs", details, writer, seq::float8 as seq, hash
     from activity order by writer, seq`
   for await (const part of rows.cursor(5000)) {
     for (const row of part) {
