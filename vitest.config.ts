@@ -7,6 +7,7 @@ export default defineConfig({
     reporters: ['default', './test/support/closing-line.ts'],
     testTimeout: 20_000,
     hookTimeout: 60_000,
-    maxWorkers: 2,
+    // One more than cores: much of a test is waiting for servers.
+    maxWorkers: 3,
   },
 })
