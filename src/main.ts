@@ -142,11 +142,14 @@ async function serve(
   return 0
 }
 
-/** Runs until done, telling it of the first SIGTERM or SIGINT; the second one ends the process at once. */
+/**
+ * Runs until done, telling it of the first SIGTERM or SIGINT. A second SIGINT ends the process at once, because a person is
+ * waiting; supervisors repeat SIGTERM, and what is being stored is stored.
+ */
 async function untilSignal<T>(run: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const abort = new AbortController()
   const stop = () => abort.abort()
-  process.once('SIGTERM', stop)
+  process.on('SIGTERM', stop)
   process.once('SIGINT', stop)
   try {
     return await run(abort.signal)
