@@ -8,6 +8,7 @@ import { clusterPaths } from '../../../src/storage/embedded/cluster.ts'
 import { startEmbedded } from '../../../src/storage/embedded/embedded-postgres.ts'
 import { migrate } from '../../../src/storage/migrate.ts'
 import type { TestDatabase } from '../../support/database.ts'
+import { processesNaming } from '../../support/program.ts'
 
 /** A PostgreSQL of one scenario's own, with fsync, which comes back after whatever ends it. */
 export type PrivatePostgres = TestDatabase & {
@@ -31,7 +32,11 @@ export async function startPrivatePostgres(): Promise<PrivatePostgres> {
         try {
           // The file of one that is gone is there until the next one is up.
           const file = await readFile(join(paths.cluster, 'postmaster.pid'), 'utf8')
-          process.kill(Number(file.split('\n')[0]), signal)
+          const pid = Number(file.split('\n')[0])
+          // One that was killed leaves its number behind, which may be somebody else's by now.
+          const running = await processesNaming(paths.cluster)
+          if (!running.some((one) => one.pid === pid)) throw new Error('it is not up')
+          process.kill(pid, signal)
           return
         } catch (error) {
           if (tries === 0) throw error
