@@ -11,8 +11,8 @@ export type Child = {
 /** Starts `bench/<name>.js`, which says `{ port }` when it listens and answers each `{ question }` with `{ answer }`. */
 export function startChild(name: string, env: Record<string, string>): Promise<Child> {
   const child = fork(join(import.meta.dirname, `${name}.js`), {
-    // What `serve` sets for itself, for whoever is compared with it as well: a bare route gains by it, too.
-    execArgv: ['--expose-gc', '--no-parallel-scavenge'],
+    // What `serve` sets for itself, for whoever is compared with it as well.
+    execArgv: ['--expose-gc', '--no-allocation-site-pretenuring'],
     env: { ...process.env, ...env },
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   })
