@@ -12,6 +12,7 @@ import { startObjectsYoung } from './garbage-collection.ts'
 import { createBroker } from './index.ts'
 import { keyCheckFor, rewrapKeys } from './wiring/keys.ts'
 import { createLog, silentLog } from './log.ts'
+import { checkEndpoint } from './oauth/endpoint-check.ts'
 import { probeUpstream, upstreamOf } from './oauth/upstream-probe.ts'
 import { createHttpClient } from './outbound/http-client.ts'
 import { readDatabaseAddress } from './storage/database-address.ts'
@@ -30,6 +31,8 @@ const services: CliServices = {
       upstreamOf(url, allowPrivateNetwork),
       'https://broker.invalid',
     ),
+  checkEndpoint: (url, allowPrivateNetwork) =>
+    checkEndpoint(createHttpClient(), url, allowPrivateNetwork),
 
   async configure({ path, env }) {
     const loaded = await loadConfigFile({

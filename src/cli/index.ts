@@ -17,6 +17,7 @@ import { isLater, laterCommands } from './later.ts'
 import { migrate } from './migrate.ts'
 import { nearest, parseArguments } from './parse-arguments.ts'
 import { serve } from './serve.ts'
+import { smoke } from './smoke.ts'
 import { upstreamProbe } from './upstream-probe.ts'
 import type { CliEnvironment, CliOutput, CliServices } from './services.ts'
 
@@ -48,11 +49,9 @@ const commands: readonly Command[] = [
   activityTail,
   activitySummary,
   activityExport,
-  activityTail,
-  activitySummary,
-  activityExport,
   activityVerify,
   upstreamProbe,
+  smoke,
   ...laterCommands,
 ]
 

@@ -15,7 +15,6 @@ function later(name: string, summary: string): Command {
 
 export const laterCommands: readonly Command[] = [
   later('login', 'Sign in by browser for these commands'),
-  later('smoke', 'Check a protected MCP endpoint'),
 ]
 
 export function isLater(command: Command): boolean {

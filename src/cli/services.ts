@@ -1,4 +1,5 @@
 import type { ActivityVerdict } from '../core/ports/activity-proof.ts'
+import type { EndpointCheck } from '../oauth/endpoint-check.ts'
 import type { ProbeReport } from '../oauth/upstream-probe.ts'
 
 /** Where a command writes: results to `out`, everything said about them to `err`. */
@@ -107,6 +108,9 @@ export interface CliServices {
 
   /** What discovery finds about an MCP server at a URL. */
   probe(url: string, allowPrivateNetwork: boolean): Promise<ProbeReport>
+
+  /** What a client without a token sees of any protected MCP endpoint. */
+  checkEndpoint(url: string, allowPrivateNetwork: boolean): Promise<readonly EndpointCheck[]>
 
   /** For the REST commands; `globalThis.fetch` does. */
   readonly fetch: (url: string, init: RequestInit) => Promise<Response>

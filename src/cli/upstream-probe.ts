@@ -1,10 +1,11 @@
-import { namesLoopback } from '../core/loopback-url.ts'
 import type { DiscoveryFault, DiscoveryStep } from '../oauth/discovery-failure.ts'
 import type { ProbeReport, ProbeStep } from '../oauth/upstream-probe.ts'
 import { UsageError } from './cli-error.ts'
 import { type Command, type CommandContext, exitCodes } from './command.ts'
 import { configOption, withConfiguration } from './config-file.ts'
+import { faultTexts } from './fault-texts.ts'
 import { outputOption, readFormat } from './output-format.ts'
+import { allowsPrivateNetwork, privateNetworkOption, readServerUrl } from './server-url.ts'
 import { printable, printableJson, renderTable } from './terminal-text.ts'
 
 const formats = ['table', 'json'] as const
@@ -20,9 +21,7 @@ Next: put what it prints into onbehalf.yaml.`,
   options: {
     ...configOption,
     ...outputOption(formats),
-    'allow-private-network': {
-      summary: 'For a URL: let it lead to private addresses, as allow_private_network does.',
-    },
+    ...privateNetworkOption,
   },
   run: async (context) => {
     const [target = ''] = context.positionals
@@ -42,21 +41,9 @@ Next: put what it prints into onbehalf.yaml.`,
   },
 }
 
-async function probeUrl({ services, options }: CommandContext, text: string): Promise<ProbeReport> {
-  const url = URL.canParse(text) ? new URL(text) : undefined
-  const isWeb = url?.protocol === 'https:' || url?.protocol === 'http:'
-  if (
-    url === undefined ||
-    !isWeb ||
-    url.username !== '' ||
-    url.password !== '' ||
-    url.hash !== ''
-  ) {
-    throw new UsageError('<URL> must be an https or http URL without a user or a fragment.')
-  }
-  // Whoever probes a server of this machine means the others beside it, too.
-  const isHere = namesLoopback(url)
-  return services.probe(text, isHere || options.has('allow-private-network'))
+function probeUrl(context: CommandContext, text: string): Promise<ProbeReport> {
+  const url = readServerUrl(text, '<URL>')
+  return context.services.probe(text, allowsPrivateNetwork(context, url))
 }
 
 function show(
@@ -89,27 +76,6 @@ const stepNames: Readonly<Record<DiscoveryStep, string>> = {
   resource_metadata: 'resource metadata',
   server_metadata: 'server metadata',
   client: 'client',
-}
-
-const faultTexts: Readonly<Record<DiscoveryFault, string>> = {
-  address_refused: 'leads to a private address',
-  busy: 'answers with an error',
-  endpoint_missing: 'names no usable endpoint',
-  issuer_mismatch: 'is of another issuer',
-  issuer_unusable: 'is no https URL',
-  no_answer: 'did not answer in time',
-  no_authorization_server: 'names no authorization server',
-  no_challenge: 'asks for no token',
-  no_way_to_register: 'takes neither client documents nor registrations',
-  not_found: 'not there',
-  pkce_not_advertised: 'does not advertise PKCE with S256',
-  redirect: 'redirects',
-  registration_refused: 'refuses to register',
-  resource_mismatch: 'is of another resource',
-  too_large: 'is too large',
-  unreachable: 'cannot be reached',
-  unreadable: 'cannot be read',
-  url_unusable: 'is at no usable URL',
 }
 
 function rowsOf({ step, fault, found }: ProbeStep): readonly (readonly string[])[] {

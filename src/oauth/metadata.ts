@@ -25,6 +25,7 @@ export type ServerMetadata = {
   /** Undefined where it does not say. */
   readonly scopes: readonly string[] | undefined
   readonly clientAuthenticationMethods: readonly string[] | undefined
+  readonly grantTypes: readonly string[] | undefined
   /** It takes PKCE with S256 (RFC 7636). */
   readonly supportsS256: boolean
   /** Its authorization responses name it (RFC 9207 §3). */
@@ -175,6 +176,7 @@ const metadataDocument = z.object({
   client_id_metadata_document_supported: z.boolean().optional().catch(undefined),
   scopes_supported: texts,
   token_endpoint_auth_methods_supported: texts,
+  grant_types_supported: texts,
   code_challenge_methods_supported: z.array(z.unknown()).optional().catch(undefined),
   authorization_response_iss_parameter_supported: z.boolean().optional().catch(undefined),
 })
@@ -202,6 +204,7 @@ function readMetadata(
     takesClientDocuments: document.client_id_metadata_document_supported ?? false,
     scopes: document.scopes_supported,
     clientAuthenticationMethods: document.token_endpoint_auth_methods_supported,
+    grantTypes: document.grant_types_supported,
     supportsS256: document.code_challenge_methods_supported?.includes('S256') ?? false,
     issuerInResponses: document.authorization_response_iss_parameter_supported ?? false,
   }

@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import type { HttpClient } from '../core/ports/http-client.ts'
+import type { HttpClient, OutboundResponse } from '../core/ports/http-client.ts'
 import type { Upstream } from '../core/upstream.ts'
 import { type BearerChallenge, readBearerChallenge, readScopes } from './bearer-challenge.ts'
 import { DiscoveryFailure, type DiscoveryFault, isPassing } from './discovery-failure.ts'
@@ -28,6 +28,27 @@ const firstRequest = JSON.stringify({
   },
 })
 
+/** What a client sends first of all. @throws OutboundFailure */
+export function sendFirstRequest(
+  http: HttpClient,
+  upstream: Upstream,
+  headers: Readonly<Record<string, string>> = {},
+): Promise<OutboundResponse> {
+  return http.send({
+    url: upstream.url,
+    method: 'POST',
+    headers: {
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+      ...headers,
+    },
+    body: firstRequest,
+    deadlineMs: documentDeadlineMs,
+    maxBytes: documentMaxBytes,
+    destination: writtenEndpoint(upstream, upstream.url).destination,
+  })
+}
+
 /** Asks the upstream without a token. @throws DiscoveryFailure where it cannot be asked; `no_challenge` where it does not mind */
 export async function askForChallenge(
   http: HttpClient,
@@ -35,18 +56,7 @@ export async function askForChallenge(
 ): Promise<BearerChallenge> {
   let fault: DiscoveryFault
   try {
-    const answer = await http.send({
-      url: upstream.url,
-      method: 'POST',
-      headers: {
-        'content-type': 'application/json',
-        accept: 'application/json, text/event-stream',
-      },
-      body: firstRequest,
-      deadlineMs: documentDeadlineMs,
-      maxBytes: documentMaxBytes,
-      destination: writtenEndpoint(upstream, upstream.url).destination,
-    })
+    const answer = await sendFirstRequest(http, upstream)
     const challenge =
       answer.status === 401 ? readBearerChallenge(answer.headers['www-authenticate']) : undefined
     if (challenge !== undefined) return challenge

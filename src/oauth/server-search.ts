@@ -114,19 +114,36 @@ async function findUsableServer(
   upstream: Upstream,
   issuer: string,
   told: (progress: DiscoveryProgress) => void,
-): Promise<ServerMetadata & { authorizationEndpoint: string; tokenEndpoint: string }> {
+): Promise<CompleteMetadata> {
+  const metadata = await findServer(http, upstream, issuer, told)
+  // A server that does not say that it takes S256 may ignore the challenge (RFC 9700 §4.8.2).
+  if (!metadata.supportsS256) throw new DiscoveryFailure('server_metadata', 'pkce_not_advertised')
+  return metadata
+}
+
+/** Of a server that people can be sent to. */
+export type CompleteMetadata = ServerMetadata & {
+  readonly authorizationEndpoint: string
+  readonly tokenEndpoint: string
+}
+
+/** An authorization server by its issuer, whatever it says of PKCE. @throws DiscoveryFailure */
+export async function findServer(
+  http: HttpClient,
+  upstream: Upstream,
+  issuer: string,
+  told: (progress: DiscoveryProgress) => void = () => {},
+): Promise<CompleteMetadata> {
   const failed = (fault: DiscoveryFault) => new DiscoveryFailure('server_metadata', fault)
   if (!isIssuer(issuer, upstream)) throw failed('issuer_unusable')
   const answer = await findServerMetadata(http, upstream, issuer)
   if ('fault' in answer) throw failed(answer.fault)
   const { metadata, url } = answer
   told({ step: 'server_metadata', url, found: metadata })
-  const { authorizationEndpoint, tokenEndpoint, supportsS256 } = metadata
+  const { authorizationEndpoint, tokenEndpoint } = metadata
   if (authorizationEndpoint === undefined || tokenEndpoint === undefined) {
     throw failed('endpoint_missing')
   }
-  // A server that does not say that it takes S256 may ignore the challenge (RFC 9700 §4.8.2).
-  if (!supportsS256) throw failed('pkce_not_advertised')
   return { ...metadata, authorizationEndpoint, tokenEndpoint }
 }
 
@@ -138,7 +155,7 @@ function isIssuer(issuer: string, upstream: Upstream): boolean {
 
 function foundServer(
   { url, credential }: Upstream,
-  metadata: Awaited<ReturnType<typeof findUsableServer>>,
+  metadata: CompleteMetadata,
   resource: ProtectedResource | undefined,
   scopes: readonly string[] | undefined,
 ): FoundServer {

@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { type CliServices, type Configuration, runCli } from '../../src/cli/index.ts'
 import { configJsonSchema } from '../../src/config/json-schema.ts'
 import { loadConfigFile } from '../../src/config/loader.ts'
+import { checkEndpoint } from '../../src/oauth/endpoint-check.ts'
 import { probeUpstream, upstreamOf } from '../../src/oauth/upstream-probe.ts'
 import { createHttpClient } from '../../src/outbound/http-client.ts'
 
@@ -75,6 +76,7 @@ export async function onbehalf(
       demo: notCalled,
       probe: (url, allowed) =>
         probeUpstream(createHttpClient(), upstreamOf(url, allowed), 'https://broker.example.com'),
+      checkEndpoint: (url, allowed) => checkEndpoint(createHttpClient(), url, allowed),
       fetch: (url, init) => fetch(url, init),
       ...options.services,
     },

@@ -19,8 +19,9 @@ const commands = [
   'activity summary',
   'activity export',
   'activity verify',
+  'smoke',
 ]
-const laterCommands = ['login', 'smoke']
+const laterCommands = ['login']
 
 describe('onbehalf', () => {
   it.each([['--help'], ['-h'], ['help']])(
