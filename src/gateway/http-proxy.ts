@@ -1,6 +1,7 @@
 import { BrokerError } from '../core/errors.ts'
 import type { CredentialResolver } from '../core/ports/broker-services.ts'
 import type { GatewayCall } from '../core/ports/gateway.ts'
+import type { Upstream } from '../core/upstream.ts'
 import { readBody, refuseAnnounced } from './body.ts'
 import { announcedBytes, type Forwarder, resolution } from './forward.ts'
 import type { StepUpLinks } from './step-up.ts'
@@ -12,8 +13,16 @@ export function createHttpProxy(ports: {
   readonly forwarder: Forwarder
   readonly stepUpLinks: StepUpLinks
 }): (call: GatewayCall) => Promise<void> {
+  const bases = new Map<string, URL>()
+
+  function baseOf({ name, url }: Upstream): URL {
+    const base = bases.get(name) ?? new URL(url)
+    bases.set(name, base)
+    return base
+  }
+
   return async (call) => {
-    const target = targetBelow(new URL(call.upstream.url), call.tail)
+    const target = targetBelow(baseOf(call.upstream), call.tail)
     if (target === undefined) {
       throw new BrokerError('invalid_request', {
         field: 'path',

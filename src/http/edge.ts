@@ -41,6 +41,8 @@ export function createEdge(ports: {
     if (c.req.path.length > longestPath && !isCarried) throw new BrokerError('not_found')
     await next()
     const answer = c.res.headers
+    // One that is out already said all of this itself.
+    if (answer.has('x-hono-already-sent')) return
     for (const [name, value] of headers) if (!answer.has(name)) answer.set(name, value)
     answer.set('x-request-id', requestId)
   }

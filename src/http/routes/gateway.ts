@@ -83,8 +83,8 @@ export function addGatewayRoutes(
 
   /** A browser client reads refusals too: without the challenge it would never learn where people sign in. */
   const readable: MiddlewareHandler<HttpEnv> = async (c, next) => {
-    await next()
     const origin = c.req.header('origin')
+    await next()
     if (origin === undefined || !origins.has(origin)) return
     const { headers } = c.res
     // An answer of the gateway's own has them, or is out.
