@@ -16,7 +16,10 @@ export function createReplicaMemory(ports: {
   readonly cutOffs: Pick<ReturnType<typeof createCutOffs>, 'note'>
   readonly resolver: Pick<ReturnType<typeof createCredentialResolver>, 'startAfresh'>
   /** The calls that are open with a credential. */
-  readonly openCalls: { readonly cut: (person: PersonId, upstream: string | undefined) => void }
+  readonly openCalls: {
+    readonly change: (person: PersonId, upstream: string | undefined) => void
+    readonly cut: (person: PersonId, upstream: string | undefined) => void
+  }
 }): ReplicaMemory {
   const { upstreams, credentials, cutOffs, resolver, openCalls } = ports
 
@@ -29,7 +32,10 @@ export function createReplicaMemory(ports: {
   }
 
   return {
-    forget,
+    forget(person, upstream) {
+      forget(person, upstream)
+      openCalls.change(person, upstream)
+    },
     end(person, upstream) {
       forget(person, upstream)
       openCalls.cut(person, upstream)

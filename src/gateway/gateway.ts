@@ -47,6 +47,8 @@ export function createGateway(ports: {
   readonly storage: StorageHealth
   readonly clock: Clock
 }): Gateway & {
+  /** Ends the streams that the gateway itself keeps open, for whom nothing else ends. */
+  endStreams(): void
   stop(): Promise<void>
 } {
   const { connections, upstreamClient, sessionRecords, sealer, notices } = ports
@@ -115,6 +117,7 @@ export function createGateway(ports: {
   return {
     proxy: counted(createHttpProxy({ resolver, forwarder, stepUpLinks })),
     mcp: counted(createMcpGateway({ modern, sessionEra })),
+    endStreams: waitingStreams.end,
     async stop() {
       clearInterval(watch)
       openCalls.cutAll()

@@ -16,6 +16,10 @@ export type OpenCalls = {
   readonly admit: (person: PersonId) => () => void
   /** Makes what is open known to those who cut it. Gives what takes it off again. */
   readonly add: (person: PersonId, call: OpenCall) => () => void
+  /** Calls `changed` when the person's connection is another than it was. Gives what ends it. */
+  readonly onChange: (person: PersonId, upstream: string, changed: () => void) => () => void
+  /** The person's connection is another than it was; without an upstream any of theirs. */
+  readonly change: (person: PersonId, upstream: string | undefined) => void
   /** Cuts what a person's credential for an upstream is used for; without an upstream all that the person has open. */
   readonly cut: (person: PersonId, upstream: string | undefined) => void
   /** Cuts everything. */
@@ -24,8 +28,11 @@ export type OpenCalls = {
 
 const mostAPerson = 100
 
+type Listener = { readonly upstream: string; readonly changed: () => void }
+
 export function createOpenCalls(): OpenCalls {
   const open = new Map<string, Set<OpenCall>>()
+  const changes = new Map<string, Set<Listener>>()
   const admitted = new Map<string, number>()
   return {
     admit(person) {
@@ -39,13 +46,12 @@ export function createOpenCalls(): OpenCalls {
         else admitted.set(key, left)
       }
     },
-    add(person, call) {
-      const key = personKey(person)
-      const calls = open.get(key) ?? new Set()
-      open.set(key, calls.add(call))
-      return () => {
-        calls.delete(call)
-        if (calls.size === 0 && open.get(key) === calls) open.delete(key)
+    add: (person, call) => addTo(open, personKey(person), call),
+    onChange: (person, upstream, changed) =>
+      addTo(changes, personKey(person), { upstream, changed }),
+    change(person, upstream) {
+      for (const listener of changes.get(personKey(person)) ?? []) {
+        if (upstream === undefined || listener.upstream === upstream) listener.changed()
       }
     },
     cut(person, upstream) {
@@ -59,5 +65,15 @@ export function createOpenCalls(): OpenCalls {
       for (const calls of open.values())
         for (const call of calls) call.cut(new BrokerError('storage_unavailable'))
     },
+  }
+}
+
+/** Adds it to the set at a key, which lives as long as it holds something. Gives what takes it off again. */
+function addTo<Item>(sets: Map<string, Set<Item>>, key: string, item: Item): () => void {
+  const items = sets.get(key) ?? new Set()
+  sets.set(key, items.add(item))
+  return () => {
+    items.delete(item)
+    if (items.size === 0 && sets.get(key) === items) sets.delete(key)
   }
 }

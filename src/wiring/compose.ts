@@ -347,7 +347,10 @@ export function compose(options: {
       await discovery.catchUp()
       await refresh.recover()
     },
-    endStreams: () => activityFeed.stop(),
+    endStreams() {
+      activityFeed.stop()
+      gateway.endStreams()
+    },
     async warmUp() {
       await identity.authenticator.probe()
     },

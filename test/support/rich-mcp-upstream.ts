@@ -26,6 +26,8 @@ export type RichMcpUpstream = {
   readonly slow: { cancelled: number; finished: number }
   /** Everything that it knows of a session, as after its restart. */
   forgetSessions(): void
+  /** Says something in every session without being asked. */
+  readonly speak: () => Promise<void>
   readonly stop: () => Promise<void>
 }
 
@@ -43,6 +45,7 @@ export async function startRichMcpUpstream(
   const holders: unknown[] = []
   const sessions = new Map<string, Set<unknown>>()
   const transports = new Map<string, NodeStreamableHTTPServerTransport>()
+  const servers: McpServer[] = []
   const slow = { cancelled: 0, finished: 0 }
   const modern = toNodeHandler(createMcpHandler(() => richServer(slow), { legacy: 'reject' }))
 
@@ -89,7 +92,9 @@ export async function startRichMcpUpstream(
       },
       onsessionclosed: (session) => void transports.delete(session),
     })
-    await richServer(slow).connect(transport)
+    const own = richServer(slow)
+    servers.push(own)
+    await own.connect(transport)
     await transport.handleRequest(request, response, body)
   }
 
@@ -105,6 +110,9 @@ export async function startRichMcpUpstream(
     sessions,
     slow,
     forgetSessions: () => transports.clear(),
+    async speak() {
+      for (const one of servers) await one.sendLoggingMessage({ level: 'error', data: 'a word' })
+    },
     async stop() {
       server.closeAllConnections()
       await new Promise((resolve) => {

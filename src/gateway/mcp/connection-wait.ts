@@ -4,6 +4,9 @@ import type { GatewayCall } from '../../core/ports/gateway.ts'
 import type { Notices } from '../../core/ports/notices.ts'
 import type { Upstream } from '../../core/upstream.ts'
 
+/** When a connection began: what tells two of one person apart. Undefined for one that needs nobody to begin it. */
+export type ConnectionStart = { readonly at: Date | undefined }
+
 /** Waits for a person to finish connecting, in a browser and on whichever replica. */
 export type ConnectionWait = {
   /**
@@ -12,6 +15,11 @@ export type ConnectionWait = {
    */
   readonly untilConnected: (call: GatewayCall, replaces: Date | undefined) => Promise<void>
   readonly isConnected: (call: GatewayCall, replaces?: Date) => Promise<boolean>
+  /** Of the person's connection, where there is one that is not the `seen` one. */
+  readonly newStart: (
+    call: GatewayCall,
+    seen: ConnectionStart | undefined,
+  ) => Promise<ConnectionStart | undefined>
   /** Calls `look` whenever the connection may have changed, and every few seconds. Gives what ends it. */
   readonly watch: (person: PersonId, upstream: Upstream, look: () => void) => () => void
 }
@@ -26,11 +34,15 @@ export function createConnectionWait(ports: {
 }): ConnectionWait {
   const { connections, notices } = ports
 
-  async function isConnected({ person, upstream }: GatewayCall, replaces?: Date): Promise<boolean> {
+  const newStart: ConnectionWait['newStart'] = async ({ person, upstream }, seen) => {
     const { status, connectedAt } = await connections.find(person, upstream, true)
-    if (status !== 'connected') return false
-    return replaces === undefined || connectedAt?.getTime() !== replaces.getTime()
+    if (status !== 'connected') return undefined
+    const isSeen = seen !== undefined && seen.at?.getTime() === connectedAt?.getTime()
+    return isSeen ? undefined : { at: connectedAt ?? undefined }
   }
+
+  const isConnected: ConnectionWait['isConnected'] = async (call, replaces) =>
+    (await newStart(call, replaces && { at: replaces })) !== undefined
 
   const watch: ConnectionWait['watch'] = (person, upstream, look) => {
     const { issuer, userId } = person
@@ -48,6 +60,7 @@ export function createConnectionWait(ports: {
 
   return {
     isConnected,
+    newStart,
     watch,
     async untilConnected(call, replaces) {
       if (await isConnected(call, replaces)) return

@@ -280,8 +280,14 @@ export function createSessionEraMcp(ports: {
       const standing = await standingOf(call)
       if (standing.kind === 'unconnected') return waitingStreams.get(call, session)
       const body: GatewayBody = { kind: 'whole', content: undefined }
+      const headers = withoutHeaders(call.headers, packing)
       try {
-        await forwardInSession(call, session, standing.credential, { method: 'GET', body })
+        await waitingStreams.follow(call, session, (answer) =>
+          forwardInSession({ ...call, headers, answer }, session, standing.credential, {
+            method: 'GET',
+            body,
+          }),
+        )
       } catch (error) {
         linkIn(error)
         await waitingStreams.get(call, session)
@@ -326,8 +332,9 @@ export function createSessionEraMcp(ports: {
 const elicitingRevision = '2025-11-25'
 
 const sessionHeaderNames: ReadonlySet<string> = new Set(['mcp-session-id', 'mcp-protocol-version'])
-/** Of an answer that the gateway reads too: it unpacks nothing. */
-const ownReadNames: ReadonlySet<string> = new Set([...sessionHeaderNames, 'accept-encoding'])
+/** Of an answer that the gateway reads too, or adds to: it unpacks nothing. */
+const packing: ReadonlySet<string> = new Set(['accept-encoding'])
+const ownReadNames: ReadonlySet<string> = new Set([...sessionHeaderNames, ...packing])
 
 function sessionIdOf(call: GatewayCall): string {
   return headerOf(call.headers, 'mcp-session-id') ?? ''

@@ -4,37 +4,59 @@ import type {
   GatewaySessionRecord,
   GatewaySessionRecords,
 } from '../../core/ports/gateway-session-records.ts'
-import { isBrokerError } from '../../core/errors.ts'
+import { BrokerError, isBrokerError } from '../../core/errors.ts'
 import { type Forwarder, resolution, withoutHeaders } from '../forward.ts'
 import type { OpenCalls } from '../open-calls.ts'
 import { beginEvents, sendEvent, sendJson } from './answers.ts'
-import type { ConnectionWait } from './connection-wait.ts'
+import type { ConnectionStart, ConnectionWait } from './connection-wait.ts'
 import { listNames, promisedCapabilities } from './healthy-server.ts'
 import { errorCode, errorOf, isObject, type JsonObject, type McpMessage } from './json-rpc.ts'
 import type { KnownServers } from './known-servers.ts'
+import { leavable } from './leavable.ts'
 import { metaKey } from './revisions.ts'
 import { sessionHeaders, type Sessions, type UpstreamSession } from './sessions.ts'
 import { mcpTarget } from './target.ts'
 
 /**
- * Streams that clients opened before their person was connected. The gateway keeps them open itself; once the person is connected
- * it says what changed and lets the upstream go on in the same stream.
+ * Streams that outlive a connection. While their person is not connected the gateway keeps them open itself; once there is a
+ * connection, or another one, it says what changed and lets the upstream go on in the same stream.
  */
 export type WaitingStreams = {
   /** `subscriptions/listen` of 2026-07-28. */
   readonly listen: (call: GatewayCall, message: McpMessage) => Promise<void>
   /** The GET stream of a session. */
   readonly get: (call: GatewayCall, session: GatewaySessionRecord) => Promise<void>
+  /** The GET stream of a session whose person is connected: `open` gives it to the upstream. @throws what `open` throws */
+  readonly follow: (
+    call: GatewayCall,
+    session: GatewaySessionRecord,
+    open: (answer: StreamedAnswer) => Promise<void>,
+  ) => Promise<void>
   /**
    * Hands over the streams of a session that this replica holds, where the person is connected now: what the first call causes
    * must find its stream. Never rejects.
    */
   readonly handOver: (session: GatewaySessionRecord) => Promise<void>
+  /** Ends those that are the gateway's own, from here on: nobody else would. */
+  readonly end: () => void
 }
 
 const keepAliveMs = 15_000
 /** A call does not wait longer than this for its client's stream. */
 const handOverMs = 2000
+
+/** A stream that this replica holds for a client. */
+type HeldStream = {
+  /** The connection that it went on with last; undefined before the first. */
+  seen: ConnectionStart | undefined
+  /** Whether there is another now, with which it goes on. */
+  look: () => Promise<boolean>
+  /** Called when it has gone on. */
+  readonly moved: Set<() => void>
+}
+
+/** What goes on in a stream. `over`: it has ended. `kept`: it is the gateway's own again. */
+type GoOn = (credential: ResolvedCredential, stream: HeldStream) => Promise<'over' | 'kept'>
 
 export function createWaitingStreams(ports: {
   readonly resolver: CredentialResolver
@@ -43,90 +65,138 @@ export function createWaitingStreams(ports: {
   readonly connectionWait: ConnectionWait
   readonly knownServers: KnownServers
   readonly sessions: Sessions
-  readonly records: Pick<GatewaySessionRecords, 'takeElicitations'>
+  readonly records: Pick<GatewaySessionRecords, 'find' | 'takeElicitations'>
 }): WaitingStreams {
   const { resolver, forwarder, openCalls, connectionWait, knownServers, sessions, records } = ports
-  /** What hands a session's streams over, by the hash of its id. */
-  const waiting = new Map<string, Set<() => Promise<void>>>()
+  /** By the hash of the session's id. */
+  const held = new Map<string, Set<HeldStream>>()
+  /** What ends a stream of the gateway's own. */
+  const own = new Set<() => void>()
+  let isEnding = false
 
-  /**
-   * Keeps a stream open until its person is connected, then runs `goOn` once. Resolves when the stream is over.
-   */
-  function keep(
+  /** Keeps a stream open, which becomes the upstream's with every connection that is new to it. Resolves when it is over. */
+  async function keep(call: GatewayCall, stream: HeldStream, goOn: GoOn): Promise<void> {
+    for (;;) {
+      const connected = await untilConnected(call, stream)
+      if (connected === undefined) return
+      stream.seen = connected.start
+      try {
+        if ((await goOn(connected.credential, stream)) === 'over') return
+      } catch {
+        // As an upstream would that fails: its client opens another.
+        call.answer.end()
+        return
+      } finally {
+        hasMoved(stream)
+      }
+    }
+  }
+
+  /** The stream is the gateway's own until there is a connection that is new to it. Undefined where it ended before. */
+  function untilConnected(
     call: GatewayCall,
-    goOn: (credential: ResolvedCredential) => Promise<'over' | 'kept'>,
-    register: (look: () => Promise<void>) => () => void,
-  ): Promise<void> {
+    stream: HeldStream,
+  ): Promise<
+    { readonly start: ConnectionStart; readonly credential: ResolvedCredential } | undefined
+  > {
     const { answer, person, upstream } = call
     return new Promise((resolve) => {
-      let looking: Promise<void> | undefined
       let isDone = false
-      let alive: NodeJS.Timeout | undefined
-      let isReleased = false
-      let close = (): void => {}
-      const end = (): void => {
+      function finish(connected: Parameters<typeof resolve>[0]): void {
         if (isDone) return
         isDone = true
-        release()
-        endWatch()
-        unregister()
-        resolve()
-      }
-      /** The stream is the gateway's own: it keeps it alive, and ends it when it is told to. */
-      function hold(usesCredential: boolean): void {
-        alive = setInterval(() => answer.write(keepAlive), keepAliveMs)
-        alive.unref()
-        close = openCalls.add(person, {
-          upstream: upstream.name,
-          usesCredential,
-          cut() {
-            answer.cut()
-            end()
-          },
-        })
-        answer.onGone(end)
-      }
-      /** Somebody else's words follow, between which none of ours may come. */
-      function release(): void {
+        // Somebody else's words follow, between which none of ours may come.
         clearInterval(alive)
+        own.delete(stop)
         close()
-      }
-      async function look(): Promise<void> {
-        if (isDone || !(await connectionWait.isConnected(call))) return
-        let credential: ResolvedCredential
-        try {
-          credential = await resolver.resolve({ ...resolution(call), mayGoOnUnconnected: true })
-        } catch (error) {
-          if (isBrokerError(error, 'connect_required')) return
-          throw error
-        }
         endWatch()
-        unregister()
-        release()
-        isReleased = true
-        if ((await goOn(credential)) === 'over') return end()
-        // A disconnect ends it, and so it is opened again and waits for the next connection.
-        if (!isDone) hold(true)
+        resolve(connected)
       }
-      /** One at a time. What fails ends the stream, as an upstream would that fails: its client opens another. */
-      function lookOnce(): Promise<void> {
-        looking ??= look()
-          .catch((error: unknown) => {
-            // Nothing of it has ended yet: what could not be asked is asked again.
-            if (isBrokerError(error, 'storage_unavailable') && !isReleased) return
-            if (isDone) return
-            answer.end()
-            end()
-          })
-          .finally(() => {
-            looking = undefined
-          })
+      function stop(): void {
+        if (!isDone) answer.end()
+        finish(undefined)
+      }
+      async function look(): Promise<boolean> {
+        try {
+          const start = await connectionWait.newStart(call, stream.seen)
+          if (isDone || start === undefined) return false
+          const request = { ...resolution(call), mayGoOnUnconnected: true }
+          finish({ start, credential: await resolver.resolve(request) })
+          return true
+        } catch (error) {
+          // Nothing of it has ended yet: what could not be asked is asked again.
+          const isLater =
+            isBrokerError(error, 'connect_required') || isBrokerError(error, 'storage_unavailable')
+          if (!isLater) stop()
+          return false
+        }
+      }
+      let looking: Promise<boolean> | undefined
+      stream.look = () => {
+        looking ??= look().finally(() => {
+          looking = undefined
+        })
         return looking
       }
-      const endWatch = connectionWait.watch(person, upstream, () => void lookOnce())
-      const unregister = register(lookOnce)
-      hold(false)
+      const alive = setInterval(() => answer.write(keepAlive), keepAliveMs)
+      alive.unref()
+      const lookAgain = () => void stream.look()
+      const endWatch =
+        stream.seen === undefined
+          ? connectionWait.watch(person, upstream, lookAgain)
+          : openCalls.onChange(person, upstream.name, lookAgain)
+      const close = openCalls.add(person, {
+        upstream: upstream.name,
+        // A disconnect ends it, so that it is opened again and waits for the next connection.
+        usesCredential: stream.seen !== undefined,
+        cut() {
+          answer.cut()
+          finish(undefined)
+        },
+      })
+      own.add(stop)
+      answer.onGone(() => finish(undefined))
+      if (isEnding) stop()
+      else if (stream.seen !== undefined) void stream.look()
     })
+  }
+
+  /** The stream is the upstream's, until there is another connection than the one that it was opened with. */
+  async function untilReplaced<Outcome>(
+    call: GatewayCall,
+    stream: HeldStream,
+    open: (answer: StreamedAnswer) => Promise<Outcome>,
+  ): Promise<Outcome | 'kept'> {
+    const { answer, person, upstream } = call
+    const leaving = leavable(answer)
+    stream.look = async () => {
+      // A database that is away for long cuts the stream; who is asked again meanwhile is the next call.
+      const start = await connectionWait.newStart(call, stream.seen).catch(() => undefined)
+      return start !== undefined && leaving.leave()
+    }
+    const endWatch = openCalls.onChange(person, upstream.name, () => void stream.look())
+    try {
+      const outcome = await open(leaving.answer)
+      return leaving.hasLeft() ? 'kept' : outcome
+    } finally {
+      endWatch()
+    }
+  }
+
+  function hasMoved(stream: HeldStream): void {
+    for (const listener of stream.moved) listener()
+    stream.moved.clear()
+  }
+
+  /** Resolves when the stream has gone on, or has no reason to. */
+  async function handOverOne(stream: HeldStream): Promise<void> {
+    let done = (): void => {}
+    const moved = new Promise<void>((resolve) => {
+      done = resolve
+    })
+    stream.moved.add(done)
+    if (await stream.look()) await moved
+    stream.moved.delete(done)
   }
 
   async function listen(call: GatewayCall, message: McpMessage): Promise<void> {
@@ -151,7 +221,7 @@ export function createWaitingStreams(ports: {
         _meta,
       },
     })
-    const goOn = async (credential: ResolvedCredential): Promise<'over' | 'kept'> => {
+    const goOn: GoOn = async (credential) => {
       for (const name of honored) sendEvent(answer, listChanged(name, { _meta }))
       const content = Buffer.from(JSON.stringify(message.source))
       const outcome = await forwarder.forward(
@@ -169,15 +239,38 @@ export function createWaitingStreams(ports: {
       )
       return outcome === 'done' ? 'over' : 'kept'
     }
-    await keep(call, goOn, () => () => {})
+    await keep(call, newStream(undefined), goOn)
   }
 
-  async function get(call: GatewayCall, session: GatewaySessionRecord): Promise<void> {
-    const { answer, upstream } = call
-    beginEvents(answer)
+  const get: WaitingStreams['get'] = async (call, session) => {
+    beginEvents(call.answer)
     // A head alone reaches no client through some proxies.
-    answer.write(keepAlive)
-    const goOn = async (credential: ResolvedCredential): Promise<'over' | 'kept'> => {
+    call.answer.write(keepAlive)
+    await holding(session, newStream(undefined), (stream) => keepSession(call, session, stream))
+  }
+
+  const follow: WaitingStreams['follow'] = async (call, session, open) => {
+    // Read before anything is opened with it: a connection that comes meanwhile is another one.
+    const start = await connectionWait.newStart(call, undefined)
+    await holding(session, newStream(start ?? { at: undefined }), async (stream) => {
+      const outcome = await untilReplaced(call, stream, async (answer) => {
+        await open(answer)
+        return 'over' as const
+      })
+      if (outcome === 'kept') await keepSession(call, session, stream)
+    })
+  }
+
+  function keepSession(
+    call: GatewayCall,
+    { idHash, ...key }: GatewaySessionRecord,
+    its: HeldStream,
+  ): Promise<void> {
+    const { answer, upstream } = call
+    return keep(call, its, async (credential, stream) => {
+      // As it is now: its upstream's session may be another, or open already.
+      const session = await records.find(idHash, key)
+      if (session === undefined) throw new BrokerError('not_found')
       const at = await sessions.atUpstream(session, call, credential)
       for (const elicitationId of await records.takeElicitations(session)) {
         const params = { elicitationId }
@@ -187,17 +280,25 @@ export function createWaitingStreams(ports: {
       for (const name of listNames) {
         if (promised[name] !== undefined) sendEvent(answer, listChanged(name, undefined))
       }
-      return openGet(call, at, credential)
-    }
-    const key = Buffer.from(session.idHash).toString('hex')
-    await keep(call, goOn, (look) => {
-      const looks = waiting.get(key) ?? new Set()
-      waiting.set(key, looks.add(look))
-      return () => {
-        looks.delete(look)
-        if (looks.size === 0 && waiting.get(key) === looks) waiting.delete(key)
-      }
+      const going = { ...call, answer: goingOn(answer, () => hasMoved(stream)) }
+      return untilReplaced(going, stream, (to) => openGet({ ...call, answer: to }, at, credential))
     })
+  }
+
+  async function holding(
+    { idHash }: GatewaySessionRecord,
+    stream: HeldStream,
+    run: (stream: HeldStream) => Promise<void>,
+  ): Promise<void> {
+    const key = Buffer.from(idHash).toString('hex')
+    const streams = held.get(key) ?? new Set()
+    held.set(key, streams.add(stream))
+    try {
+      await run(stream)
+    } finally {
+      streams.delete(stream)
+      if (streams.size === 0 && held.get(key) === streams) held.delete(key)
+    }
   }
 
   async function openGet(
@@ -212,7 +313,7 @@ export function createWaitingStreams(ports: {
         target: mcpTarget(call.upstream),
         headers: ['Accept', 'text/event-stream', ...sessionHeaders(at)],
         body: { kind: 'whole', content: undefined },
-        answer: goingOn(call.answer),
+        answer: call.answer,
         whenGone: 'abort',
         // Many upstreams have no such stream (405): the gateway's own stays open then.
         isStale: isNoStream,
@@ -225,17 +326,28 @@ export function createWaitingStreams(ports: {
   return {
     listen,
     get,
+    follow,
     async handOver(session) {
-      const looks = [...(waiting.get(Buffer.from(session.idHash).toString('hex')) ?? [])]
-      if (looks.length === 0) return
+      const streams = [...(held.get(Buffer.from(session.idHash).toString('hex')) ?? [])]
+      // One that is the upstream's has a reason to go on only where nobody has opened its session anew.
+      const concerned = streams.filter(({ seen }) => seen === undefined || session.at === undefined)
+      if (concerned.length === 0) return
       let timer: NodeJS.Timeout | undefined
       const late = new Promise((resolve) => {
         timer = setTimeout(resolve, handOverMs)
       })
-      await Promise.race([late, Promise.all(looks.map((look) => look()))])
+      await Promise.race([late, Promise.all(concerned.map(handOverOne))])
       clearTimeout(timer)
     },
+    end() {
+      isEnding = true
+      for (const stop of own) stop()
+    },
   }
+}
+
+function newStream(seen: ConnectionStart | undefined): HeldStream {
+  return { seen, look: async () => false, moved: new Set() }
 }
 
 /** There are no sessions where there is `listen`, and ours are no business of the upstream's. */
@@ -258,8 +370,8 @@ function isNoStream(head: {
 }
 
 /** An answer whose head is out already. */
-function goingOn(answer: StreamedAnswer): StreamedAnswer {
-  return { ...answer, begin: () => {} }
+function goingOn(answer: StreamedAnswer, begun: () => void = () => {}): StreamedAnswer {
+  return { ...answer, begin: begun }
 }
 
 /** An acknowledgement is short; what goes on without an end is none. */
