@@ -20,10 +20,10 @@ export type Broker = {
   stop(): Promise<void>
 }
 
-const graceMs = 10_000
+const longestGraceMs = 10_000
 
 /** What is fixed by the contract, and shorter in tests. */
-export type BrokerTimings = { readonly freshForMs?: number }
+export type BrokerTimings = { readonly freshForMs?: number; readonly graceMs?: number }
 
 /**
  * Opens the storage, checks the keys and joins the rooms. Takes `data_dir` for itself.
@@ -33,7 +33,7 @@ export async function openBroker(
   config: BrokerConfig,
   hooks: BrokerHooks = {},
   log: BrokerLog = silentLog,
-  timings: BrokerTimings = {},
+  { graceMs = longestGraceMs, ...timings }: BrokerTimings = {},
 ): Promise<Broker> {
   const storage = await openStorage({
     dataDir: config.dataDir,
