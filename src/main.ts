@@ -3,6 +3,7 @@ import { readFile } from 'node:fs/promises'
 import { activityVerifierFor } from './wiring/activity-proof.ts'
 import { openBroker } from './broker.ts'
 import { runCli } from './cli/index.ts'
+import { openBrowser } from './cli/open-browser.ts'
 import type { CliOutput, CliServices, Configuration, ConfigurationProblem } from './cli/services.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
 import { configJsonSchema } from './config/json-schema.ts'
@@ -13,6 +14,7 @@ import { createBroker } from './index.ts'
 import { keyCheckFor, rewrapKeys } from './wiring/keys.ts'
 import { createLog, silentLog } from './log.ts'
 import { checkEndpoint } from './oauth/endpoint-check.ts'
+import { createPersonSignIns } from './oauth/person-sign-in.ts'
 import { probeUpstream, upstreamOf } from './oauth/upstream-probe.ts'
 import { createHttpClient } from './outbound/http-client.ts'
 import { readDatabaseAddress } from './storage/database-address.ts'
@@ -33,6 +35,8 @@ const services: CliServices = {
     ),
   checkEndpoint: (url, allowPrivateNetwork) =>
     checkEndpoint(createHttpClient(), url, allowPrivateNetwork),
+  signIns: createPersonSignIns({ http: createHttpClient(), clock: { now: () => new Date() } }),
+  openBrowser: (url) => openBrowser(url, { platform: process.platform, env: process.env }),
 
   async configure({ path, env }) {
     const loaded = await loadConfigFile({

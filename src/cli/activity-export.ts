@@ -1,7 +1,8 @@
 import * as z from 'zod'
 import { filterOptions, filterQuery } from './activity-filter.ts'
 import { createRecordPrinter, parseRecord } from './activity-record.ts'
-import { apiOptions, type BrokerApi, openBrokerApi } from './broker-api.ts'
+import { apiOptions } from './bearer.ts'
+import { type BrokerApi, openBrokerApi } from './broker-api.ts'
 import { CommandFailure } from './cli-error.ts'
 import { type Command, exitCodes } from './command.ts'
 import { outputOption, readFormat } from './output-format.ts'
@@ -24,7 +25,7 @@ Exit code 1 when the export was cut off; what was written until then is right.`,
     const { output } = context
     const format = readFormat(context, formats)
     const query = filterQuery(context.options)
-    const api = openBrokerApi(context)
+    const api = await openBrokerApi(context)
     const total = output.isWatched ? await totalOf(api, query) : undefined
     const draw = output.isWatched ? progressBar(output.err) : () => {}
     const printer = createRecordPrinter(format, output)

@@ -5,7 +5,8 @@ import {
   type ActivityGrouping,
 } from '../core/ports/activity-reports.ts'
 import { filterOptions, filterQuery } from './activity-filter.ts'
-import { apiOptions, openBrokerApi } from './broker-api.ts'
+import { apiOptions } from './bearer.ts'
+import { openBrokerApi } from './broker-api.ts'
 import { UsageError } from './cli-error.ts'
 import { type Command, type CommandContext, exitCodes } from './command.ts'
 import { outputOption, readChoice, readFormat } from './output-format.ts'
@@ -49,7 +50,7 @@ For example: \`onbehalf activity summary --bucket 1d --group-by upstream,outcome
     for (const group of groups) query.append('group_by', group)
 
     const path = `/api/v1/activity/summary?${query.toString()}`
-    const answer = await openBrokerApi(context).get(path, answerOf(groups))
+    const answer = await (await openBrokerApi(context)).get(path, answerOf(groups))
     const columns = ['bucket', ...groups, 'count'] as const
     const rows = answer.items.map((item) => {
       const cells: Readonly<Record<string, string | number | null>> = item

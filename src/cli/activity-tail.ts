@@ -1,6 +1,7 @@
 import { filterOptions, filterQuery } from './activity-filter.ts'
 import { createRecordPrinter, parseRecord } from './activity-record.ts'
-import { apiOptions, openBrokerApi } from './broker-api.ts'
+import { apiOptions } from './bearer.ts'
+import { openBrokerApi } from './broker-api.ts'
 import { CommandFailure } from './cli-error.ts'
 import type { Command } from './command.ts'
 import { outputOption, readFormat } from './output-format.ts'
@@ -24,7 +25,7 @@ A connection that is lost is made again, and goes on where it was.`,
     const { output } = context
     const format = readFormat(context, formats)
     const query = filterQuery(context.options)
-    const api = openBrokerApi(context)
+    const api = await openBrokerApi(context)
     // An array would end only with the following.
     const printer = createRecordPrinter(format === 'json' ? 'ndjson' : format, output)
     const seen = new Set<string>()

@@ -4,7 +4,8 @@ import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import * as z from 'zod'
 import type { ActivityFinding, ActivityVerdict } from '../core/ports/activity-proof.ts'
-import { apiOptions, openBrokerApi } from './broker-api.ts'
+import { apiOptions } from './bearer.ts'
+import { openBrokerApi } from './broker-api.ts'
 import { CommandFailure, UsageError } from './cli-error.ts'
 import { type Command, type CommandContext, exitCodes } from './command.ts'
 import { configOption, withConfiguration } from './config-file.ts'
@@ -104,8 +105,9 @@ function asksBroker({ options, env }: CommandContext): boolean {
 }
 
 async function askBroker(context: CommandContext): Promise<ActivityVerdict> {
+  const api = await openBrokerApi(context)
   const findings: ActivityFinding[] = []
-  for await (const line of openBrokerApi(context).lines('/api/v1/activity/verify')) {
+  for await (const line of api.lines('/api/v1/activity/verify')) {
     const value = parseJson(line)
     const last = result.safeParse(value)
     if (last.success) return { findings, ...last.data }

@@ -7,7 +7,8 @@ import {
   recordsAsCsv,
   recordsAsTable,
 } from './activity-record.ts'
-import { apiOptions, openBrokerApi } from './broker-api.ts'
+import { apiOptions } from './bearer.ts'
+import { openBrokerApi } from './broker-api.ts'
 import { UsageError } from './cli-error.ts'
 import { type Command, exitCodes } from './command.ts'
 import { outputOption, readFormat } from './output-format.ts'
@@ -40,7 +41,7 @@ Next: \`onbehalf activity show ID\` shows one with every field.`,
     if (cursor !== undefined) query.set('cursor', cursor)
     const path = options.has('mine') ? '/api/v1/me/activity' : '/api/v1/activity'
 
-    const answer = await openBrokerApi(context).get(`${path}?${query.toString()}`, page)
+    const answer = await (await openBrokerApi(context)).get(`${path}?${query.toString()}`, page)
     if (format === 'json') output.out(`${printableJson(answer)}\n`)
     else if (format === 'table' && answer.items.length === 0) output.out('There are no records.\n')
     else output.out(renderRecords[format](answer.items, output.columns))
@@ -79,7 +80,7 @@ export const activityShow: Command = {
     const format = readFormat(context, formats)
     const [id = ''] = context.positionals
     if (!isUuid(id)) throw new UsageError('<ID> must be the UUID of a record.')
-    const record = await openBrokerApi(context).get(
+    const record = await (await openBrokerApi(context)).get(
       `/api/v1/activity/${id.toLowerCase()}`,
       activityRecord,
     )

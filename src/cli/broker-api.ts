@@ -1,20 +1,13 @@
 import type * as z from 'zod'
 import { namesLoopback } from '../core/loopback-url.ts'
-import { CommandFailure, UsageError } from './cli-error.ts'
-import type { CommandContext, CommandOption } from './command.ts'
+import { type Bearer, baseOf, findBearer } from './bearer.ts'
+import { CommandFailure } from './cli-error.ts'
+import type { CommandContext } from './command.ts'
 import { splitLines } from './lines.ts'
 
 const timeoutMs = 15_000
 /** Of an answer that comes bit by bit. */
 const silenceMs = 60_000
-
-export const apiOptions: Readonly<Record<string, CommandOption>> = {
-  url: { value: 'URL', summary: 'The broker. Default: $ONBEHALF_URL.' },
-  token: {
-    value: 'TOKEN',
-    summary: 'Your access token. Default: $ONBEHALF_TOKEN, which no list of processes shows.',
-  },
-}
 
 /** The broker's REST API, as the person whose token it is. */
 export interface BrokerApi {
@@ -28,25 +21,41 @@ export interface BrokerApi {
   lines(path: string, headers?: Readonly<Record<string, string>>): AsyncIterable<string>
 }
 
-/** @throws UsageError when URL or token are missing or are none. */
-export function openBrokerApi(context: CommandContext): BrokerApi {
-  const origin = readBase(setting(context, 'url', 'ONBEHALF_URL'))
-  const base = origin.href.replace(/\/$/, '')
-  const token = readToken(setting(context, 'token', 'ONBEHALF_TOKEN'))
+/** @throws UsageError when URL or token are missing or are none, CommandFailure when a kept session cannot be used. */
+export async function openBrokerApi(context: CommandContext): Promise<BrokerApi> {
+  return brokerApi(context, await findBearer(context))
+}
+
+export function brokerApi(
+  { services, output }: Pick<CommandContext, 'services' | 'output'>,
+  bearer: Bearer,
+): BrokerApi {
+  const { base: origin, advice } = bearer
+  const base = baseOf(origin)
   if (origin.protocol === 'http:' && !namesLoopback(origin)) {
-    context.output.err('warning: the token travels over plain http.\n')
+    output.err('warning: the token travels over plain http.\n')
   }
 
-  async function send(
-    method: string,
-    path: string,
-    body?: object,
-    signal = AbortSignal.timeout(timeoutMs),
-    headers: Readonly<Record<string, string>> = {},
+  async function send(request: ApiRequest): Promise<Response> {
+    const token = await bearer.token()
+    const response = await sendAs(token, request)
+    if (response.ok) return response
+    if (response.status === 401) {
+      const another = await bearer.insteadOf(token)
+      if (another === undefined) throw await failureOf(response, advice)
+      const second = await sendAs(another, request)
+      if (second.ok) return second
+      throw await failureOf(second, advice)
+    }
+    throw await failureOf(response, advice)
+  }
+
+  async function sendAs(
+    token: string,
+    { method, path, body, signal, headers = {} }: ApiRequest,
   ): Promise<Response> {
-    let response: Response
     try {
-      response = await context.services.fetch(`${base}${path}`, {
+      return await services.fetch(`${base}${path}`, {
         method,
         headers: {
           accept: 'application/json',
@@ -57,24 +66,32 @@ export function openBrokerApi(context: CommandContext): BrokerApi {
         ...(body !== undefined && { body: JSON.stringify(body) }),
         // A redirect would take the token to another address.
         redirect: 'manual',
-        signal,
+        signal: signal ?? AbortSignal.timeout(timeoutMs),
       })
     } catch {
       throw new CommandFailure(`No answer from ${origin.origin}. Is the broker running there?`)
     }
-    if (!response.ok) throw await failureOf(response)
-    return response
   }
 
   return {
     base,
-    get: async (path, answer) => decode(await send('GET', path), answer),
-    post: async (path, body, answer) => decode(await send('POST', path, body), answer),
+    get: async (path, answer) => decode(await send({ method: 'GET', path }), answer),
+    post: async (path, body, answer) => decode(await send({ method: 'POST', path, body }), answer),
     delete: async (path) => {
-      await send('DELETE', path)
+      await send({ method: 'DELETE', path })
     },
-    lines: (path, headers) => readLines((signal) => send('GET', path, undefined, signal, headers)),
+    lines: (path, headers = {}) =>
+      readLines((signal) => send({ method: 'GET', path, signal, headers })),
   }
+}
+
+type ApiRequest = {
+  readonly method: 'GET' | 'POST' | 'DELETE'
+  readonly path: string
+  readonly body?: object
+  /** Default: of a short while. */
+  readonly signal?: AbortSignal
+  readonly headers?: Readonly<Record<string, string>>
 }
 
 async function* readLines(
@@ -105,45 +122,6 @@ async function* textOf(
   }
 }
 
-function setting(
-  { options, env }: CommandContext,
-  option: string,
-  variable: string,
-): string | undefined {
-  const value = options.value(option) ?? env[variable]
-  return value === '' ? undefined : value
-}
-
-function readBase(url: string | undefined): URL {
-  if (url === undefined) {
-    throw new UsageError('Where is the broker? Pass --url URL or set ONBEHALF_URL.')
-  }
-  const base = /^https?:\/\//.test(url) && URL.canParse(url) ? new URL(url) : undefined
-  if (
-    base === undefined ||
-    base.username !== '' ||
-    base.password !== '' ||
-    base.search !== '' ||
-    base.hash !== ''
-  ) {
-    throw new UsageError(
-      '--url must be an http(s) URL such as https://broker.example.com, without user name, query or fragment.',
-    )
-  }
-  return base
-}
-
-function readToken(token: string | undefined): string {
-  if (token === undefined) {
-    throw new UsageError('Who are you? Pass --token TOKEN or set ONBEHALF_TOKEN.')
-  }
-  // Anything else cannot stand in a header, and a line break would end it.
-  if (!/^[\x21-\x7e]+$/.test(token)) {
-    throw new UsageError('The token must be printable ASCII without spaces or line breaks.')
-  }
-  return token
-}
-
 async function decode<Answer>(response: Response, answer: z.ZodType<Answer>): Promise<Answer> {
   const decoded = answer.safeParse(await readJson(response))
   if (decoded.success) return decoded.data
@@ -170,11 +148,11 @@ const hints: Readonly<Record<string, string>> = {
 }
 
 /** Says what happened in our own words: of the answer only its status and its code are read. */
-async function failureOf(response: Response): Promise<CommandFailure> {
+async function failureOf(response: Response, advice: string): Promise<CommandFailure> {
   const { status } = response
   if (status === 401) {
     return new CommandFailure(
-      'The broker does not accept the token (401). Get a new access token of one of its issuers and set ONBEHALF_TOKEN.',
+      `The broker does not accept the token (401). ${advice}`,
       'unauthenticated',
     )
   }

@@ -1,5 +1,6 @@
 import * as z from 'zod'
-import { type BrokerApi, apiOptions, openBrokerApi } from './broker-api.ts'
+import { apiOptions } from './bearer.ts'
+import { type BrokerApi, openBrokerApi } from './broker-api.ts'
 import { CommandFailure, UsageError } from './cli-error.ts'
 import { type Command, type CommandContext, exitCodes } from './command.ts'
 import { outputOption, readFormat } from './output-format.ts'
@@ -58,7 +59,7 @@ With --user it shows what is stored for that person, for admins.`,
 type Format = (typeof formats)[number]
 
 async function listOwn(context: CommandContext, format: Format): Promise<number> {
-  const answer = await openBrokerApi(context).get(
+  const answer = await (await openBrokerApi(context)).get(
     '/api/v1/connections',
     z.object({ connections: z.array(connection) }),
   )
@@ -86,7 +87,7 @@ async function listOwn(context: CommandContext, format: Format): Promise<number>
 type User = { readonly id: string; readonly issuer: string | undefined }
 
 async function listOf(context: CommandContext, format: Format, user: User): Promise<number> {
-  const connections = await connectionsOf(openBrokerApi(context), user)
+  const connections = await connectionsOf(await openBrokerApi(context), user)
   if (format === 'json') context.output.out(`${printableJson({ connections })}\n`)
   else if (connections.length === 0) {
     context.output.out('Nothing is stored for this person.\n')
@@ -135,7 +136,7 @@ sign in and to confirm, and sends you to the upstream's own consent page.`,
   options: common,
   run: async (context) => {
     const format = readFormat(context, formats)
-    const api = openBrokerApi(context)
+    const api = await openBrokerApi(context)
     const path = pathOf(context.positionals)
     const answer = await api
       .post(
@@ -175,7 +176,7 @@ It is no error when there was none. With --user it does so for that person, for 
   options: { ...apiOptions, ...personOptions },
   run: async (context) => {
     const user = readUser(context)
-    const api: BrokerApi = openBrokerApi(context)
+    const api = await openBrokerApi(context)
     const path = pathOf(context.positionals)
     await api.delete(user === undefined ? path : await adminPathOf(api, user, path))
     context.output.out('Disconnected.\n')

@@ -13,7 +13,7 @@ import { demo } from './demo.ts'
 import { commandHelp, groupHelp, programHelp, usage } from './help.ts'
 import { init } from './init.ts'
 import { keysGenerate, keysRewrap, keysStatus } from './keys.ts'
-import { isLater, laterCommands } from './later.ts'
+import { login } from './login.ts'
 import { migrate } from './migrate.ts'
 import { nearest, parseArguments } from './parse-arguments.ts'
 import { serve } from './serve.ts'
@@ -41,6 +41,7 @@ const commands: readonly Command[] = [
   keysGenerate,
   keysStatus,
   keysRewrap,
+  login,
   connectionsList,
   connectionsConnect,
   connectionsDisconnect,
@@ -52,7 +53,6 @@ const commands: readonly Command[] = [
   activityVerify,
   upstreamProbe,
   smoke,
-  ...laterCommands,
 ]
 
 export type CliCall = {
@@ -118,15 +118,13 @@ async function run(
 ): Promise<number> {
   const { services, env, cwd } = call
   try {
-    const parsed = isLater(command) ? noArguments : parseArguments(command, rest)
+    const parsed = parseArguments(command, rest)
     const context: CommandContext = { services, env, cwd, output, ...parsed }
     return await command.run(context)
   } catch (error) {
     return report(error, command, output)
   }
 }
-
-const noArguments = parseArguments({ ...demo, options: {} }, [])
 
 /** Refusals of the configuration that only the database or its driver can judge. */
 const refusedConfiguration = ['encryption_keys_refused', 'database_url_invalid']

@@ -1,5 +1,6 @@
 import type { ActivityVerdict } from '../core/ports/activity-proof.ts'
 import type { EndpointCheck } from '../oauth/endpoint-check.ts'
+import type { PersonSignIns } from '../oauth/person-sign-in.ts'
 import type { ProbeReport } from '../oauth/upstream-probe.ts'
 
 /** Where a command writes: results to `out`, everything said about them to `err`. */
@@ -111,6 +112,11 @@ export interface CliServices {
 
   /** What a client without a token sees of any protected MCP endpoint. */
   checkEndpoint(url: string, allowPrivateNetwork: boolean): Promise<readonly EndpointCheck[]>
+
+  readonly signIns: PersonSignIns
+
+  /** Shows a person a page, where that can be done; false where it cannot. */
+  openBrowser(url: URL): boolean
 
   /** For the REST commands; `globalThis.fetch` does. */
   readonly fetch: (url: string, init: RequestInit) => Promise<Response>

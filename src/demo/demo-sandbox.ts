@@ -67,6 +67,8 @@ export async function startDemoSandbox(options: {
     at: identityAt,
     audience: publicUrl,
     broker: { clientId: brokerClientId, clientSecret: loginSecret },
+    // For `onbehalf login`.
+    newClients: ['registration'],
     targets: {
       [reportsUrl]: { scopes: ['reports:read'], accessTokenSeconds: 300, format: 'jwt' },
     },

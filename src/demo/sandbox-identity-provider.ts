@@ -8,6 +8,7 @@ import { createInteractions } from './sandbox-interactions.ts'
 import { sendPage } from './sandbox-page.ts'
 import {
   createSandboxProvider,
+  type NewClients,
   type SandboxAccount,
   type SandboxClient,
   type SandboxResource,
@@ -56,6 +57,8 @@ export type IdentityProviderOptions = {
   }
   readonly clients?: readonly SandboxClient[]
   readonly people?: readonly SandboxPerson[]
+  /** How programs that are not listed become clients. */
+  readonly newClients?: NewClients
   /** What tokens can be exchanged for. */
   readonly targets?: Readonly<Record<string, SandboxResource>>
   readonly prefixes?: { readonly refreshToken: string; readonly code: string; readonly jti: string }
@@ -117,6 +120,7 @@ export async function startSandboxIdentityProvider(
     scopesSupported: [...own.scopes, 'offline_access'],
     prompt: 'login',
     refreshReuse: 'strict',
+    newClients: options.newClients,
     ...(options.prefixes === undefined ? {} : { prefixes: options.prefixes }),
     onSecret,
     onError: options.onError ?? (() => {}),

@@ -24,6 +24,17 @@ export function clientMetadata(publicUrl: string, upstreamName: string) {
   }
 }
 
+/** What a program of a person's own says of itself: whoever signs in with it is at the machine that it listens on (RFC 8252 §8.4). */
+export function nativeClientMetadata(redirectUri: string) {
+  return {
+    client_name: 'onbehalf (command line)',
+    redirect_uris: [redirectUri],
+    grant_types: ['authorization_code', 'refresh_token'],
+    response_types: ['code'],
+    application_type: 'native',
+  }
+}
+
 /** The document that stands behind a client id which is a URL (OAuth Client ID Metadata Document). */
 export function clientDocument(publicUrl: string, upstreamName: string) {
   return {
@@ -56,12 +67,16 @@ function isLoopback(publicUrl: string): boolean {
   return url.protocol === 'http:' && namesLoopback(url)
 }
 
+type RegisteredMethod = RegisteredClient['authentication']['method']
+
 const knownMethods = ['client_secret_basic', 'client_secret_post', 'none'] as const
 
 /** The first of ours that the server takes; without a word from it RFC 8414 §2 says which one it takes. */
-function methodFor({ clientAuthenticationMethods }: FoundServer): (typeof knownMethods)[number] {
-  const taken = clientAuthenticationMethods ?? ['client_secret_basic']
-  return knownMethods.find((method) => taken.includes(method)) ?? 'client_secret_basic'
+function methodFor(
+  taken: readonly string[] = ['client_secret_basic'],
+  methods: readonly RegisteredMethod[] = knownMethods,
+): RegisteredMethod {
+  return methods.find((method) => taken.includes(method)) ?? 'client_secret_basic'
 }
 
 const visible = z.string().regex(/^[\x20-\x7e]{1,2048}$/)
@@ -77,21 +92,24 @@ const registrationAnswer = z.object({
 export async function registerClient(
   http: HttpClient,
   upstream: Upstream,
-  { publicUrl, found }: { readonly publicUrl: string; readonly found: FoundServer },
+  options: {
+    readonly metadata: Readonly<Record<string, unknown>>
+    readonly found: Pick<FoundServer, 'registrationEndpoint' | 'clientAuthenticationMethods'>
+    /** How it would like to authenticate, the most wanted first. */
+    readonly methods?: readonly RegisteredMethod[]
+  },
 ): Promise<{ readonly client: RegisteredClient; readonly expiresAt: Date | undefined }> {
+  const { metadata, found, methods } = options
   const { registrationEndpoint: url } = found
   if (url === undefined) throw new DiscoveryFailure('client', 'no_way_to_register')
-  const method = methodFor(found)
+  const method = methodFor(found.clientAuthenticationMethods, methods)
   let answer: OutboundResponse
   try {
     answer = await http.send({
       url,
       method: 'POST',
       headers: { 'content-type': 'application/json', accept: 'application/json' },
-      body: JSON.stringify({
-        ...clientMetadata(publicUrl, upstream.name),
-        token_endpoint_auth_method: method,
-      }),
+      body: JSON.stringify({ ...metadata, token_endpoint_auth_method: method }),
       deadlineMs: registrationDeadlineMs,
       maxBytes: registrationMaxBytes,
       destination: writtenEndpoint(upstream, url).destination,
@@ -104,7 +122,7 @@ export async function registerClient(
 
 function readRegistration(
   { status, body }: OutboundResponse,
-  asked: (typeof knownMethods)[number],
+  asked: RegisteredMethod,
 ): { readonly client: RegisteredClient; readonly expiresAt: Date | undefined } {
   if (status >= 500 || status === 429) throw new DiscoveryFailure('client', 'busy')
   if (status >= 300 && status <= 399) throw new DiscoveryFailure('client', 'redirect')

@@ -12,7 +12,12 @@ import type { HttpClient } from '../core/ports/http-client.ts'
 import type { UpstreamDiscovery } from '../core/ports/upstream-discovery.ts'
 import { createSingleFlight } from '../core/single-flight.ts'
 import { bindingOf, isSameBinding, type Upstream } from '../core/upstream.ts'
-import { clientDocumentUrl, registerClient, wayToRegister } from './client-registration.ts'
+import {
+  clientDocumentUrl,
+  clientMetadata,
+  registerClient,
+  wayToRegister,
+} from './client-registration.ts'
 import {
   DiscoveryFailure,
   type DiscoveryFault,
@@ -200,7 +205,7 @@ export function createUpstreamDiscovery(ports: {
   ): Promise<RegisteredClient> {
     try {
       const { client, expiresAt } = await registerClient(http, settledBy(asWritten, found), {
-        publicUrl,
+        metadata: clientMetadata(publicUrl, asWritten.name),
         found,
       })
       await store.putClient(key, client, expiresAt)

@@ -171,6 +171,7 @@ export async function startIdentityProvider(options: {
   readonly clientAuthentication?: 'client_secret_basic' | 'client_secret_post'
   /** What tokens can be exchanged for, by RFC 8707 resource or RFC 8693 audience. */
   readonly targets?: Readonly<Record<string, SandboxResource>>
+  readonly newClients?: NewClients
   readonly scan?: SecretScan
 }): Promise<TestIdentityProvider> {
   const { host, scan, clientAuthentication, ...rest } = options

@@ -80,6 +80,7 @@ export async function startBrokerServers(
     targets: {
       [reportsTarget]: { scopes: ['reports:read'], accessTokenSeconds: 300, format: 'jwt' },
     },
+    newClients: ['registration'],
     scan,
   })
   const authorizationServer = await startAuthorizationServer({

@@ -3,6 +3,7 @@ import { type CliServices, type Configuration, runCli } from '../../src/cli/inde
 import { configJsonSchema } from '../../src/config/json-schema.ts'
 import { loadConfigFile } from '../../src/config/loader.ts'
 import { checkEndpoint } from '../../src/oauth/endpoint-check.ts'
+import { createPersonSignIns } from '../../src/oauth/person-sign-in.ts'
 import { probeUpstream, upstreamOf } from '../../src/oauth/upstream-probe.ts'
 import { createHttpClient } from '../../src/outbound/http-client.ts'
 
@@ -77,6 +78,11 @@ export async function onbehalf(
       probe: (url, allowed) =>
         probeUpstream(createHttpClient(), upstreamOf(url, allowed), 'https://broker.example.com'),
       checkEndpoint: (url, allowed) => checkEndpoint(createHttpClient(), url, allowed),
+      signIns: createPersonSignIns({
+        http: createHttpClient(),
+        clock: { now: () => new Date() },
+      }),
+      openBrowser: () => false,
       fetch: (url, init) => fetch(url, init),
       ...options.services,
     },

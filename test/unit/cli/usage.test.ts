@@ -19,9 +19,9 @@ const commands = [
   'activity summary',
   'activity export',
   'activity verify',
+  'login',
   'smoke',
 ]
-const laterCommands = ['login']
 
 describe('onbehalf', () => {
   it.each([['--help'], ['-h'], ['help']])(
@@ -30,8 +30,7 @@ describe('onbehalf', () => {
       const { code, stdout, stderr } = await onbehalf([word])
       expect(code).toBe(0)
       expect(stderr).toBe('')
-      for (const command of [...commands, ...laterCommands])
-        expect(stdout).toContain(`  ${command} `)
+      for (const command of commands) expect(stdout).toContain(`  ${command} `)
       expect(stdout).toContain('onbehalf demo')
       expect(stdout).toContain('Exit codes: 0 good, 1 the check or call failed, 2 wrong usage')
     },
@@ -91,15 +90,6 @@ describe('onbehalf', () => {
     expect(code).toBe(2)
     expect(stderr).not.toContain('\u001b')
     expect(stderr).not.toContain('Did you mean')
-  })
-
-  it.each(laterCommands)('%s says that it comes later', async (command) => {
-    const run = await onbehalf([...command.split(' '), '--url', 'https://x', 'anything'])
-    expect(run).toEqual({
-      code: 2,
-      stdout: '',
-      stderr: `onbehalf ${command} is not available in this version yet.\n`,
-    })
   })
 
   it.each([
