@@ -102,6 +102,9 @@ function inviteToTry(
     'The records, as the admin:',
     `   ADMIN=$(curl -s '${identityProvider.issuer}/sandbox/access-token?person=linus')`,
     `   curl -s '${url}/api/v1/activity?limit=5' -H "Authorization: Bearer $ADMIN"`,
+    'The same by command, signed in as whom you choose; and what a client without a token sees:',
+    `   npx onbehalf login --url ${url} && npx onbehalf activity list`,
+    `   npx onbehalf smoke ${url}/mcp/notes`,
   ]
   for (const line of lines) out(line)
 }

@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { chmod, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -212,6 +212,18 @@ describe('onbehalf login, at a broker and a real identity provider', () => {
     expect(run.code).toBe(2)
     expect(run.stderr).toContain('Who are you?')
     expect(other.requests).toEqual([])
+  })
+
+  it('does not wait for a command that was killed while it renewed', async () => {
+    await signIn('ada')
+    const lock = `${fileIn(home)}.lock`
+    await writeFile(lock, '')
+    await utimes(lock, new Date(0), new Date(0))
+    await change((session) => {
+      session.expiresAt = '2026-01-01T00:00:00.000Z'
+    })
+    expect(await cli(['connections', 'list'])).toMatchObject({ code: 0, stderr: '' })
+    expect(await readdir(dirname(lock))).toEqual(['sessions.json'])
   })
 
   it('takes a file that is none of ours for no session', async () => {
