@@ -299,11 +299,12 @@ export async function startScene(
   }
 
   async function checkRecords(): Promise<void> {
-    const answered = new Set(outcomes.filter(({ status }) => status > 0).map((o) => o.requestId))
-    const unanswered = new Set([
-      ...outcomes.filter(({ status }) => status === 0).map((o) => o.requestId),
-      ...others,
-    ])
+    // A call that the log has no room for is refused before it is an operation; who found that out is recorded later.
+    const mayHaveNone = (outcome: Outcome) =>
+      outcome.status === 0 || labelOf(outcome) === '503 audit_unavailable'
+    const idsOf = (some: readonly Outcome[]) => some.map(({ requestId }) => requestId)
+    const answered = new Set(idsOf(outcomes.filter((outcome) => !mayHaveNone(outcome))))
+    const unanswered = new Set([...idsOf(outcomes.filter(mayHaveNone)), ...others])
     const look = async () => {
       const counts = new Map<string, number>()
       const found = await database.database.sql<{ request_id: string; actor_kind: string }[]>`
