@@ -105,6 +105,7 @@ export function createForwarder(ports: {
       let held: ReturnType<typeof holdRefusal> | undefined
       let bodyFault: BrokerError | undefined
       let stalled: NodeJS.Timeout | undefined
+      let longEnough: NodeJS.Timeout | undefined
 
       function settle(
         outcome: 'done' | 'stale' | 'refused' | InsufficientScope | BrokerError,
@@ -112,6 +113,7 @@ export function createForwarder(ports: {
         close()
         clearTimeout(dropping)
         clearTimeout(stalled)
+        clearTimeout(longEnough)
         if (outcome instanceof BrokerError) reject(outcome)
         else resolve(outcome)
       }
@@ -122,6 +124,11 @@ export function createForwarder(ports: {
       }
       function stop(): void {
         exchange?.abort()
+      }
+      /** What explains a refusal is short and soon there; the rest of one that goes on is let go. */
+      function letGoOfRefusal(): void {
+        stop()
+        if (held !== undefined) settle(held)
       }
       const close = openCalls.add(call.person, {
         upstream: upstream.name,
@@ -159,6 +166,11 @@ export function createForwarder(ports: {
             const challenged = mayStepUp === true ? challengedScopes(received) : undefined
             if (challenged !== undefined) {
               held = holdRefusal(received, challenged, answer)
+              // Its challenge is all that is needed of it.
+              longEnough = setTimeout(
+                letGoOfRefusal,
+                Math.min(mostHeldMs, upstream.timeouts.idleMs),
+              )
               return
             }
             if (other === undefined) {
@@ -181,7 +193,7 @@ export function createForwarder(ports: {
               stalled.unref()
               return false
             }
-            held.add(chunk)
+            if (!held.add(chunk)) letGoOfRefusal()
             return true
           },
           end() {
@@ -217,21 +229,22 @@ export function createForwarder(ports: {
 }
 
 const mostHeldBytes = 64 * 1024
+const mostHeldMs = 5000
 
 /** Keeps a refusal until it is known whether it is passed on. */
 function holdRefusal(
   { status, headers }: UpstreamAnswerHead,
   challenged: readonly string[],
   answer: StreamedAnswer,
-): InsufficientScope & { readonly add: (chunk: Uint8Array) => void } {
+): InsufficientScope & { readonly add: (chunk: Uint8Array) => boolean } {
   const chunks: Uint8Array[] = []
   let bytes = 0
   return {
     challenged,
     add(chunk) {
       bytes += chunk.length
-      // What explains a refusal is short; what is not goes nowhere.
       if (bytes <= mostHeldBytes) chunks.push(chunk)
+      return bytes <= mostHeldBytes
     },
     pass() {
       const { 'content-length': _length, ...others } = headersBack(headers)

@@ -38,6 +38,7 @@ const notPassedBack: ReadonlySet<string> = new Set([
   'clear-site-data',
   'refresh',
   'set-cookie',
+  'set-cookie2',
   'strict-transport-security',
   'www-authenticate',
 ])

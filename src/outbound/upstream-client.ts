@@ -102,9 +102,21 @@ function exchange(
   request: UpstreamRequest,
   receiver: UpstreamReceiver,
 ): UpstreamExchange {
+  const { timeouts } = request.upstream
   let controller: Dispatcher.DispatchController | undefined
   let aborted = false
   let begun = false
+  let late: NodeJS.Timeout | undefined
+
+  function abort(): void {
+    aborted = true
+    clearTimeout(late)
+    controller?.abort(gone)
+  }
+  function giveUp(failure: UpstreamFailure): void {
+    abort()
+    receiver.failed(failure)
+  }
 
   const handler: Dispatcher.DispatchHandler = {
     onRequestStart(started) {
@@ -112,10 +124,19 @@ function exchange(
       if (aborted) started.abort(gone)
     },
     onResponseStart(_controller, status, headers) {
-      // An interim answer (103 Early Hints) is for the next hop only.
-      if (aborted || status < 200) return
+      if (aborted) return
+      // An interim answer (103 Early Hints) is for the next hop only. undici waits anew after each: they must not go on for ever.
+      if (status < 200) {
+        late ??= setTimeout(() => giveUp('timeout'), timeouts.headMs)
+        return
+      }
+      clearTimeout(late)
+      // Where its body ends cannot be told, or only in a coding that nobody asked for (RFC 9112 §6.1).
+      const coding = headers['transfer-encoding']
+      if (coding !== undefined && String(coding).toLowerCase() !== 'chunked')
+        return giveUp('broken')
       begun = true
-      receiver.head({ status, headers: present(headers) })
+      receiver.head({ status, headers: present(headers, status) })
     },
     onResponseData(current, chunk) {
       if (!aborted && !receiver.data(chunk)) current.pause()
@@ -124,10 +145,10 @@ function exchange(
       if (!aborted) receiver.end()
     },
     onResponseError(_controller, error) {
+      clearTimeout(late)
       if (!aborted) receiver.failed(failureOf(error, begun))
     },
   }
-  const { timeouts } = request.upstream
   try {
     pool.dispatch(
       {
@@ -146,10 +167,7 @@ function exchange(
   }
   return {
     resume: () => controller?.resume(),
-    abort() {
-      aborted = true
-      controller?.abort(gone)
-    },
+    abort,
   }
 }
 
@@ -164,11 +182,14 @@ type DispatchBody = Dispatcher.DispatchOptions['body']
 
 function present(
   headers: Readonly<Record<string, string | readonly string[] | undefined>>,
+  status: number,
 ): Record<string, string | readonly string[]> {
   const kept: Record<string, string | readonly string[]> = {}
   for (const [name, value] of Object.entries(headers)) {
     if (value !== undefined) kept[name] = value
   }
+  // There is no body, and whoever believes that there is takes the next answer for it (RFC 9110 §8.6).
+  if (status === 204) delete kept['content-length']
   return kept
 }
 

@@ -78,6 +78,7 @@ describe('headers on their way back', () => {
 
   it.each([
     'set-cookie',
+    'set-cookie2',
     'www-authenticate',
     'clear-site-data',
     'strict-transport-security',
