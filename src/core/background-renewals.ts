@@ -1,5 +1,5 @@
 import pLimit, { type LimitFunction } from 'p-limit'
-import { isBrokerError } from './errors.ts'
+import { type ErrorCode, isBrokerError } from './errors.ts'
 import type { Clock } from './ports/clock.ts'
 import type { AheadTerms, DueRenewal, DueRenewals } from './ports/due-renewals.ts'
 import type { Timer } from './ports/timer.ts'
@@ -26,6 +26,13 @@ const openRequests = 20
 const lookEveryMs = 5000
 /** Credentials that end in the same second are spread over so much. */
 const jitterMs = 1000
+/** Time mends these: another replica, or a later look, tries again soon. */
+const passing: readonly ErrorCode[] = [
+  'audit_unavailable',
+  'issuer_unavailable',
+  'storage_unavailable',
+  'upstream_unavailable',
+]
 /** A refusal that time alone does not mend: the next use of the connection tries again. */
 const postponedSeconds = 15 * 60
 
@@ -43,7 +50,8 @@ export function createBackgroundRenewals(ports: {
   readonly due: DueRenewals
   /**
    * Renews it where it still has that generation.
-   * @throws BrokerError upstream_unavailable or storage_unavailable where time mends it; others where it does not
+   * @throws BrokerError upstream_unavailable, storage_unavailable, audit_unavailable or issuer_unavailable where time mends it; others
+   * where it does not
    */
   readonly renew: (renewal: DueRenewal, upstream: Upstream) => Promise<void>
   readonly clock: Clock
@@ -138,7 +146,7 @@ export function createBackgroundRenewals(ports: {
     try {
       await renew(renewal, upstream)
     } catch (error) {
-      if (isBrokerError(error, 'upstream_unavailable', 'storage_unavailable')) return
+      if (isBrokerError(error, ...passing)) return
       // Not said again: the renewal has its record.
       await due.postpone(renewal, postponedSeconds).catch(() => {})
     }

@@ -141,7 +141,8 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     connected_at = CASE WHEN excluded.renewed THEN credential.connected_at ELSE excluded.connected_at END,
     obtained_at = excluded.obtained_at, expires_at = excluded.expires_at,
     lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
-    fail_count = 0, next_try_at = NULL, failure = NULL,
+    -- What kept the one before from being renewed ahead says nothing about this one.
+    fail_count = 0, next_try_at = NULL, failure = NULL, ahead_after = NULL,
     forced_at = CASE WHEN excluded.renewed THEN credential.forced_at ELSE '{}' END`
   /** Exchanges bring what other replicas would have got as well; who connects may have meant another account. */
   const isGiven = ({ method }: NewCredentialRecord) => method === 'connect' || method === 'user_key'
@@ -278,7 +279,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             access_token = ${record.sealedAccessToken}, refresh_token = ${record.sealedRefreshToken},
             renewed = true, obtained_at = now(), expires_at = ${record.expiresAt ?? null},
             lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
-            fail_count = 0, next_try_at = NULL, failure = NULL
+            fail_count = 0, next_try_at = NULL, failure = NULL, ahead_after = NULL
           WHERE ${isOwn(key)} AND generation = ${fromGeneration}
           RETURNING ${credentialColumns}, ${tellWaiters(key)})
           ${record.forgetsOld ? sql`, ${invalidation(sql, key, 'renewed', { ended: false })}` : sql``}
@@ -288,15 +289,18 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     },
 
     async endConnection(key, claim, reason) {
+      // Every replica hears of it: a credential that callers named as rejected may have long to live.
       const { count } = await run(
         () => sql`
-          UPDATE credential SET
+          WITH ended AS (UPDATE credential SET
             status = 'reconnect_required', reason = ${reason},
             access_token = NULL, refresh_token = NULL,
             lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
             fail_count = fail_count + 1, next_try_at = NULL, failure = NULL
           WHERE ${isOwn(key)} AND ${isClaimed(claim)}
-          RETURNING ${tellWaiters(key)}`,
+          RETURNING ${tellWaiters(key)}),
+          ${invalidation(sql, key, 'ended', { ended: false, onlyIfAny: true })}
+          SELECT * FROM ended`,
       )
       return count > 0
     },

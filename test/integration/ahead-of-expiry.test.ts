@@ -173,6 +173,26 @@ describe('which connections are renewed ahead of their end', () => {
       .sql`UPDATE credential SET ahead_after = ahead_after - interval '31 seconds'`
     expect(await take()).toEqual([second.userId])
   })
+
+  it('what was taken or postponed keeps nothing from its successor, which may end as soon', async () => {
+    await put('ada')
+    await put('grace')
+    const [first] = await createDueRenewals(database.database).take([terms], 0)
+    if (first === undefined) throw new Error('not taken')
+    const records = createCredentialRecords(database.database)
+    const credentials = createCredentialStore({ records, sealer })
+    const key = keyOf('ada')
+    const found = await credentials.find(key)
+    const claim = await credentials.claimRenewal(key, found?.connection.generation ?? 0)
+    if (claim === undefined) throw new Error('not claimed')
+    const expiresAt = new Date(Date.now() + 20_000)
+    await credentials.commitRenewal(key, claim, {
+      tokens: tokenSet('ada-2', { expiresAt }),
+      scopes: [],
+    })
+    await put('grace', { usedBefore: undefined })
+    expect(await take({}, 20)).toEqual(['ada', 'grace'])
+  })
 })
 
 describe('ahead of expiry, in a broker', () => {

@@ -105,6 +105,17 @@ describe('a renewal over two replicas of one database', () => {
     await expect.poll(fromOther).toBe(forced.body['fingerprint'])
   })
 
+  it('a grant that a rejected credential shows to be dead ends on the other replica as well', async () => {
+    await start(3000)
+    const seen = await one.resolveAs('ada', 'files')
+    await other.resolveAs('ada', 'files')
+    fail(json(400, { error: 'invalid_grant' }))
+    const forced = await one.resolveAs('ada', 'files', { rejected: seen.body['fingerprint'] })
+    expect(forced.body).toMatchObject({ code: 'connect_required', reason: 'refresh_failed' })
+    const fromOther = async () => (await other.resolveAs('ada', 'files')).body['reason']
+    await expect.poll(fromOther).toBe('refresh_failed')
+  })
+
   it('what another renewed, and what has ended since, is renewed again', async () => {
     await start(2)
     await other.resolveAs('ada', 'files')

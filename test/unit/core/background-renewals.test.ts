@@ -283,6 +283,8 @@ describe('what fails', () => {
   it.each([
     ['upstream_unavailable', 0],
     ['storage_unavailable', 0],
+    ['audit_unavailable', 0],
+    ['issuer_unavailable', 0],
     ['upstream_misconfigured', 1],
     ['invalid_subject_token', 1],
     ['connect_required', 1],
