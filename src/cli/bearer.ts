@@ -1,5 +1,4 @@
-import type { PersonSession } from '../oauth/person-sign-in.ts'
-import { SignInFailure } from '../oauth/person-sign-in.ts'
+import { type PersonSession, SignInFailure } from '../oauth/person-sign-in.ts'
 import { CommandFailure, UsageError } from './cli-error.ts'
 import type { CommandContext, CommandOption } from './command.ts'
 import { type SessionFile, sessionFileOf } from './session-file.ts'
