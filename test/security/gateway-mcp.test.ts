@@ -593,6 +593,30 @@ describe('/mcp, with what no SDK sends', () => {
       expect(hits().map(({ body }) => body.toString())).toEqual([text])
     })
 
+    it('2025: an upstream that answers initialize in a stream and does not end it keeps nobody waiting', async () => {
+      const asked: unknown[] = []
+      upstream.answerWith((request, response) => {
+        const { id, method } = JSON.parse(upstream.hits.at(-1)?.body.toString() || '{}') as Json
+        asked.push(method)
+        if (method !== 'initialize') return answerAsServer(request, response)
+        response.writeHead(200, { 'content-type': 'text/event-stream', 'mcp-session-id': 'open' })
+        response.write(': first\n\nid: 1\ndata:\n\n')
+        const text = `data: ${JSON.stringify(initialized(id))}\n\n`
+        response.write(text.slice(0, 50))
+        setTimeout(() => response.write(text.slice(50)), 20)
+      })
+      // Opened by the gateway, before it is by the client.
+      const early = await session('ada')
+      await broker.connect('ada')
+      const call = { jsonrpc: '2.0', id: 7, method: 'tools/call', params: { name: 'echo' } }
+      expect(await ask('ada', call, early)).toMatchObject({ status: 200, body: { id: 7 } })
+      expect(hits().at(-1)?.headers['mcp-session-id']).toBe('open')
+      const own = await session('ada')
+      expect(own['mcp-session-id']).toMatch(/^[\w-]{43}$/)
+      expect(await ask('ada', call, own)).toMatchObject({ status: 200, body: { id: 7 } })
+      expect(asked.filter((method) => method === 'initialize')).toHaveLength(2)
+    })
+
     it('P9: after a connection of another account the upstream’s session is a new one', async () => {
       await broker.connect('ada')
       const own = await session('ada')

@@ -1,5 +1,6 @@
 import type { StreamedAnswer } from '../../core/ports/gateway.ts'
 import { BrokerError } from '../../core/errors.ts'
+import { createEventScan } from './event-scan.ts'
 import { isObject, type JsonObject, parseBody, type RequestId } from './json-rpc.ts'
 
 /** The answer to a question of the gateway's own: nobody reads it but the gateway. */
@@ -11,23 +12,53 @@ export type CollectedAnswer = {
 
 const mostBytes = 4 * 1024 * 1024
 
-/** `ask` is given an answer to write to; resolves with all of it. @throws BrokerError what `ask` throws, upstream_unavailable */
+/**
+ * `ask` is given an answer to write to; resolves with all of it, or with a stream of events as soon as the answer to `id` is in
+ * it: a server should end the stream then, and need not. @throws BrokerError what `ask` throws, upstream_unavailable
+ */
 export async function collect(
   ask: (answer: StreamedAnswer) => Promise<unknown>,
+  id?: RequestId,
 ): Promise<CollectedAnswer> {
   const chunks: Uint8Array[] = []
   let head: Pick<CollectedAnswer, 'status' | 'headers'> | undefined
   let bytes = 0
   let isWhole = false
   let leave = () => {}
+  const events = createEventScan()
+  /** What came since the last event that was looked at. */
+  let latest: Uint8Array[] = []
+
+  function isAnswered(
+    { status, headers }: Pick<CollectedAnswer, 'status' | 'headers'>,
+    chunk: Uint8Array,
+    to: RequestId,
+  ): boolean {
+    const length = events.scan(chunk)
+    if (length === 0) {
+      latest.push(chunk)
+      return false
+    }
+    const body = Buffer.concat([...latest, chunk.subarray(0, length)])
+    latest = [chunk.subarray(length)]
+    return answerTo(to, { status, headers, body }) !== undefined
+  }
+
   await ask({
     begin(status, headers) {
       head = { status, headers }
     },
     write(chunk) {
       bytes += chunk.length
-      if (bytes > mostBytes) leave()
-      else chunks.push(chunk)
+      if (bytes > mostBytes) {
+        leave()
+        return true
+      }
+      chunks.push(chunk)
+      if (head !== undefined && id !== undefined && isStream(head) && isAnswered(head, chunk, id)) {
+        isWhole = true
+        leave()
+      }
       return true
     },
     end() {
@@ -75,10 +106,13 @@ export function answerTo(
   id: RequestId,
   { headers, body }: CollectedAnswer,
 ): JsonObject | undefined {
-  const isStream = String(headers['content-type'] ?? '').startsWith('text/event-stream')
-  const texts = isStream ? eventsIn(body.toString('utf8')) : [body.toString('utf8')]
+  const texts = isStream({ headers }) ? eventsIn(body.toString('utf8')) : [body.toString('utf8')]
   const messages = texts.flatMap((text) => parseBody(Buffer.from(text))?.messages ?? [])
   return messages.find((message) => message.id === id && message.method === undefined)?.source
+}
+
+function isStream({ headers }: Pick<CollectedAnswer, 'headers'>): boolean {
+  return String(headers['content-type'] ?? '').startsWith('text/event-stream')
 }
 
 /** The data of each event (HTML standard, "Server-sent events"). */

@@ -58,21 +58,23 @@ export function createKnownServers(ports: {
     const upstream = call.upstream.name
     const known = await find(upstream)
     if (known.revisions !== undefined) return known
-    const answer = await collect((to) =>
-      forwarder.forward(
-        {
-          call,
-          method: 'POST',
-          target: mcpTarget(call.upstream),
-          headers: [...ownHeaders, 'MCP-Protocol-Version', modernRevision, 'Mcp-Method', method],
-          body: { kind: 'whole', content: Buffer.from(JSON.stringify(question)) },
-          answer: to,
-          whenGone: 'abort',
-          // What the gateway asks for itself costs nobody a renewal.
-          isStale: ({ status }) => status === 401,
-        },
-        credential,
-      ),
+    const answer = await collect(
+      (to) =>
+        forwarder.forward(
+          {
+            call,
+            method: 'POST',
+            target: mcpTarget(call.upstream),
+            headers: [...ownHeaders, 'MCP-Protocol-Version', modernRevision, 'Mcp-Method', method],
+            body: { kind: 'whole', content: Buffer.from(JSON.stringify(question)) },
+            answer: to,
+            whenGone: 'abort',
+            // What the gateway asks for itself costs nobody a renewal.
+            isStale: ({ status }) => status === 401,
+          },
+          credential,
+        ),
+      discoverId,
     )
     const message = answerTo(discoverId, answer)
     const result = resultIn(message)

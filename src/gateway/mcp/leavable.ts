@@ -1,4 +1,5 @@
 import type { StreamedAnswer } from '../../core/ports/gateway.ts'
+import { createEventScan } from './event-scan.ts'
 
 /** An answer whose stream of events can be left between two of them, so that something else can go on in it. */
 export type LeavableAnswer = {
@@ -71,39 +72,4 @@ function isPlainEvents(
   const coding = headers['content-encoding']
   if (coding !== undefined && coding !== 'identity') return false
   return String(headers['content-type'] ?? '').startsWith('text/event-stream')
-}
-
-const lineFeed = 0x0a
-const carriageReturn = 0x0d
-const colon = 0x3a
-
-/** Follows where events end (HTML standard, "Server-sent events"): at an empty line; comments belong to none. */
-function createEventScan() {
-  let isInEvent = false
-  let line: 'empty' | 'comment' | 'field' = 'empty'
-  let isAfterReturn = false
-
-  const isBetween = (): boolean => !isInEvent && line === 'empty'
-
-  return {
-    isBetween,
-    /** How many bytes of it reach up to the last place where no event is half out; 0 where there is none. */
-    scan(chunk: Uint8Array): number {
-      let whole = 0
-      for (let at = 0; at < chunk.length; at += 1) {
-        const byte = chunk[at]
-        const endsPair = byte === lineFeed && isAfterReturn
-        isAfterReturn = byte === carriageReturn
-        if (!endsPair && (byte === lineFeed || byte === carriageReturn)) {
-          if (line === 'empty') isInEvent = false
-          if (line === 'field') isInEvent = true
-          line = 'empty'
-        } else if (!endsPair && line === 'empty') {
-          line = byte === colon ? 'comment' : 'field'
-        }
-        if (isBetween()) whole = at + 1
-      }
-      return whole
-    },
-  }
 }

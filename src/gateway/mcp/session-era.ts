@@ -120,19 +120,21 @@ export function createSessionEraMcp(ports: {
     credential: ResolvedCredential,
   ): Promise<void> {
     const { upstream, answer } = call
-    const collected = await collect((to) =>
-      forwarder.forward(
-        {
-          call,
-          method: 'POST',
-          target: mcpTarget(upstream),
-          headers: withoutHeaders(call.headers, ownReadNames),
-          body,
-          answer: to,
-          whenGone: 'abort',
-        },
-        credential,
-      ),
+    const collected = await collect(
+      (to) =>
+        forwarder.forward(
+          {
+            call,
+            method: 'POST',
+            target: mcpTarget(upstream),
+            headers: withoutHeaders(call.headers, ownReadNames),
+            body,
+            answer: to,
+            whenGone: 'abort',
+          },
+          credential,
+        ),
+      message.id,
     )
     const response = message.id === undefined ? undefined : answerTo(message.id, collected)
     const result = resultIn(response)

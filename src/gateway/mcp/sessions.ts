@@ -126,19 +126,21 @@ export function createSessions(ports: {
     message: JsonObject,
     headers: readonly string[],
   ): Promise<CollectedAnswer> {
-    return collect((answer) =>
-      forwarder.forward(
-        {
-          call,
-          method: 'POST',
-          target: mcpTarget(call.upstream),
-          headers: [...ownHeaders, ...headers],
-          body: { kind: 'whole', content: Buffer.from(JSON.stringify(message)) },
-          answer,
-          whenGone: 'abort',
-        },
-        credential,
-      ),
+    return collect(
+      (answer) =>
+        forwarder.forward(
+          {
+            call,
+            method: 'POST',
+            target: mcpTarget(call.upstream),
+            headers: [...ownHeaders, ...headers],
+            body: { kind: 'whole', content: Buffer.from(JSON.stringify(message)) },
+            answer,
+            whenGone: 'abort',
+          },
+          credential,
+        ),
+      initializeId,
     )
   }
 
