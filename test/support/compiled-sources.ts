@@ -1,8 +1,8 @@
-import { spawnSync } from 'node:child_process'
 import { chmod, cp, mkdtemp, rm, symlink } from 'node:fs/promises'
 import os from 'node:os'
 import { join, resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { ensureBuilt } from './program.ts'
 
 const root = resolve(import.meta.dirname, '../..')
 
@@ -13,18 +13,14 @@ export type CompiledSources = {
   readonly remove: () => Promise<void>
 }
 
-/** Today's `src`, compiled as the package is, for tests that need a process of its own to kill. Everybody may read it. */
+/** The package as it is built, for tests that need a process of its own to kill. Everybody may read it. */
 export async function compileSources(): Promise<CompiledSources> {
+  await ensureBuilt()
   const directory = await mkdtemp(join(os.tmpdir(), 'onbehalf-compiled-'))
   await chmod(directory, 0o755)
-  const tsc = join(root, 'node_modules/.bin/tsc')
-  const project = join(root, 'tsconfig.build.json')
-  // Whether the types are right is another check's business; JavaScript comes out all the same.
-  spawnSync(tsc, ['-p', project, '--outDir', join(directory, 'dist'), '--declaration', 'false'], {
-    cwd: root,
-  })
-  await cp(join(root, 'migrations'), join(directory, 'migrations'), { recursive: true })
-  await cp(join(root, 'package.json'), join(directory, 'package.json'))
+  for (const part of ['dist', 'migrations', 'package.json']) {
+    await cp(join(root, part), join(directory, part), { recursive: true })
+  }
   await symlink(join(root, 'node_modules'), join(directory, 'node_modules'))
   return {
     directory,
