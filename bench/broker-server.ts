@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { bareApp } from './bare-server.ts'
-import { memoryNow, serveQuestions } from './child.ts'
+import { memoryAtRest, memoryNow, serveQuestions } from './child.ts'
 import { createBroker } from '../dist/index.js'
 
 /** The broker as `serve` runs it, answering questions about its own process. */
@@ -76,6 +76,7 @@ async function cpuRounds(): Promise<{ broker: CpuPerCall[]; bare: CpuPerCall[] }
 
 serveQuestions(Number(new URL(url).port), {
   memory: memoryNow,
+  'memory at rest': memoryAtRest,
   cpu: cpuRounds,
 })
 process.on('SIGTERM', () => void broker.stop().then(() => process.exit(0)))

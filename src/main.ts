@@ -9,7 +9,7 @@ import type { BrokerConfig } from './config/broker-config.ts'
 import { configJsonSchema } from './config/json-schema.ts'
 import { loadConfigFile } from './config/loader.ts'
 import { isOperatorError } from './core/operator-error.ts'
-import { startObjectsYoung } from './garbage-collection.ts'
+import { setGarbageCollection } from './garbage-collection.ts'
 import { createBroker } from './index.ts'
 import { keyCheckFor, rewrapKeys } from './wiring/keys.ts'
 import { createLog, silentLog } from './log.ts'
@@ -131,7 +131,7 @@ async function serve(
   output: CliOutput,
   signal: AbortSignal,
 ): Promise<number> {
-  startObjectsYoung()
+  setGarbageCollection()
   const log = createLog(output.out)
   for (const { path, message } of warnings) log.warn({ event: 'configuration', path, message })
   const broker = await openBroker(config, {}, log)
