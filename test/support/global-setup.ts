@@ -5,14 +5,24 @@ import { join } from 'node:path'
 import type { TestProject } from 'vitest/node'
 import { Secret } from '../../src/core/secret.ts'
 import { claimDataDirectory } from '../../src/storage/data-directory.ts'
+import { findBinaries } from '../../src/storage/embedded/binaries.ts'
+import { clusterPaths, prepareCluster } from '../../src/storage/embedded/cluster.ts'
 import { startEmbedded } from '../../src/storage/embedded/embedded-postgres.ts'
+import { findOperatingUser } from '../../src/storage/embedded/operating-user.ts'
 import { migrate } from '../../src/storage/migrate.ts'
+import { copyDataDirectory } from './data-directory.ts'
 import { connectTo, databaseUrl } from './postgres-client.ts'
 
 declare module 'vitest' {
   interface ProvidedContext {
     /** The PostgreSQL of this run; its URL opens the database that others are created from. */
-    postgres: { readonly adminUrl: string; readonly prefix: string; readonly template: string }
+    postgres: {
+      readonly adminUrl: string
+      readonly prefix: string
+      readonly template: string
+      /** A data directory whose embedded database was never started; undefined with DATABASE_URL. */
+      readonly dataDirectory: string | undefined
+    }
   }
 }
 
@@ -30,7 +40,8 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
   const admin = connectTo(adminUrl)
   await admin.unsafe(`create database ${template}`)
   await migrate(new Secret(databaseUrl(adminUrl, template)))
-  project.provide('postgres', { adminUrl, prefix, template })
+  const dataDirectory = server?.unused
+  project.provide('postgres', { adminUrl, prefix, template, dataDirectory })
 
   return async () => {
     if (server === undefined) {
@@ -44,7 +55,10 @@ export async function setup(project: TestProject): Promise<() => Promise<void>> 
 }
 
 async function startServer() {
+  const unused = await mkdtemp(join(os.tmpdir(), 'onbehalf-tests-unused-'))
+  await makeCluster(unused)
   const dataDir = await mkdtemp(join(os.tmpdir(), 'onbehalf-tests-'))
+  await copyDataDirectory(unused, dataDir)
   const directory = await claimDataDirectory(dataDir)
   const server = await startEmbedded({
     directory,
@@ -58,10 +72,21 @@ async function startServer() {
   })
   return {
     url: server.url.reveal(),
+    unused,
     async stop() {
       await server.stop()
       await directory.release()
       await rm(dataDir, { recursive: true, force: true })
+      await rm(unused, { recursive: true, force: true })
     },
   }
+}
+
+async function makeCluster(dataDir: string): Promise<void> {
+  const directory = await claimDataDirectory(dataDir)
+  const paths = clusterPaths(directory.path)
+  const binaries = await findBinaries()
+  const needs = { program: binaries.postgres, dataDir, clusterDir: paths.cluster }
+  await prepareCluster(paths, binaries, await findOperatingUser(needs))
+  await directory.release()
 }

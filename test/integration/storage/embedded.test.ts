@@ -25,6 +25,7 @@ import {
 import type { StorageEvent } from '../../../src/storage/storage-log.ts'
 import { type Child, isAlive, runModule } from '../../support/child-process.ts'
 import { type CompiledSources, compileSources } from '../../support/compiled-sources.ts'
+import { fillDataDirectory } from '../../support/data-directory.ts'
 
 const isRoot = process.getuid?.() === 0
 const log = { info() {}, warn() {} }
@@ -42,6 +43,13 @@ async function temporaryDirectory(): Promise<string> {
     await rm(directory, { recursive: true, force: true })
   })
   return directory
+}
+
+/** Below a directory of its own, with the files of a database in it, so that a start does not have to make them. */
+async function filledDataDirectory(): Promise<string> {
+  const dataDir = join(await temporaryDirectory(), 'data')
+  await fillDataDirectory(dataDir)
+  return dataDir
 }
 
 /**
@@ -177,7 +185,7 @@ describe('the embedded database', () => {
   })
 
   it('serves a command beside the broker that runs it, and is started for a command alone', async () => {
-    const dataDir = join(await temporaryDirectory(), 'data')
+    const dataDir = await filledDataDirectory()
     expect(await findRunningEmbedded(dataDir)).toBeUndefined()
     const first = await borrowEmbedded({ dataDir, log })
     expect(first.borrowed).toBe(false)
@@ -202,7 +210,7 @@ describe('the embedded database', () => {
   })
 
   it('starts although its old process id belongs to something else now', async () => {
-    const dataDir = await temporaryDirectory()
+    const dataDir = await filledDataDirectory()
     await (await borrowEmbedded({ dataDir, log })).stop()
     const cluster = join(dataDir, 'postgres')
     const { uid, gid } = await stat(cluster)
@@ -217,7 +225,7 @@ describe('the embedded database', () => {
   })
 
   it('refuses files of another version of PostgreSQL', async () => {
-    const dataDir = await temporaryDirectory()
+    const dataDir = await filledDataDirectory()
     await (await borrowEmbedded({ dataDir, log })).stop()
     await writeFile(join(dataDir, 'postgres/PG_VERSION'), '12\n')
     await expect(borrowEmbedded({ dataDir, log })).rejects.toMatchObject({
@@ -230,7 +238,7 @@ describe('the embedded database', () => {
 
 describe('kill -9', () => {
   it('of the broker loses no stored row and leaves no database behind', async () => {
-    const dataDir = join(await temporaryDirectory(), 'data')
+    const dataDir = await filledDataDirectory()
     const child = startWriter(dataDir)
     await child.line(/^stored 100$/)
     await child.kill('SIGKILL')
@@ -240,7 +248,7 @@ describe('kill -9', () => {
   })
 
   it('of the broker may be followed by a start at once', async () => {
-    const dataDir = join(await temporaryDirectory(), 'data')
+    const dataDir = await filledDataDirectory()
     const child = startWriter(dataDir)
     await child.line(/^stored 50$/)
     await child.kill('SIGKILL')
@@ -252,7 +260,7 @@ describe('kill -9', () => {
   })
 
   it('of the database fails calls with storage_unavailable, and soon they work again with every stored row', async () => {
-    const dataDir = join(await temporaryDirectory(), 'data')
+    const dataDir = await filledDataDirectory()
     const child = startWriter(dataDir)
     await child.line(/^stored 100$/)
     const pid = await serverPid(dataDir)
@@ -271,7 +279,7 @@ describe('kill -9', () => {
   })
 
   it('of both at once loses no stored row', async () => {
-    const dataDir = join(await temporaryDirectory(), 'data')
+    const dataDir = await filledDataDirectory()
     const child = startWriter(dataDir)
     await child.line(/^stored 100$/)
     const pid = await serverPid(dataDir)
@@ -283,7 +291,7 @@ describe('kill -9', () => {
   })
 
   it('of the watcher brings another one', async () => {
-    const dataDir = join(await temporaryDirectory(), 'data')
+    const dataDir = await filledDataDirectory()
     const child = startWriter(dataDir)
     await child.line(/^stored /)
     const pid = await serverPid(dataDir)
@@ -294,7 +302,7 @@ describe('kill -9', () => {
   })
 
   it('of the broker leaves no database behind where only the watcher is there to end it', async () => {
-    const dataDir = join(await temporaryDirectory(), 'data')
+    const dataDir = await filledDataDirectory()
     await (await borrowEmbedded({ dataDir, log })).stop()
     const { uid, gid } = await stat(join(dataDir, 'postgres'))
     // Without setpriv, as on macOS; what it would pass by is opened instead.
@@ -328,7 +336,7 @@ describe('kill -9', () => {
   it.runIf(process.platform === 'linux')(
     'of the watcher and then the broker leaves no database behind: the system ends it',
     async () => {
-      const dataDir = join(await temporaryDirectory(), 'data')
+      const dataDir = await filledDataDirectory()
       const child = startWriter(dataDir)
       await child.line(/^stored /)
       const watcher = watcherOf(await serverPid(dataDir))
@@ -352,7 +360,7 @@ function processState(pid: number): string {
 
 describe('signals and second brokers', () => {
   it('Ctrl-C, which goes to the whole group, does not end the database before the broker does', async () => {
-    const dataDir = join(await temporaryDirectory(), 'data')
+    const dataDir = await filledDataDirectory()
     const child = startWriter(dataDir, { detached: true })
     await child.line(/^stored /)
     process.kill(-(child.process.pid ?? 0), 'SIGINT')
@@ -363,7 +371,7 @@ describe('signals and second brokers', () => {
   })
 
   it('a second broker on the same directory is refused', async () => {
-    const dataDir = join(await temporaryDirectory(), 'data')
+    const dataDir = await filledDataDirectory()
     const first = startWriter(dataDir)
     await first.line(/^stored /)
     const second = startWriter(dataDir)
