@@ -94,6 +94,12 @@ const commitWaitMs = 1000
 /** How often what is owed to the database is offered to it again. */
 const settleEveryMs = 1000
 
+/**
+ * The database is back for everybody at about the same time, and whoever owes it an answer pays within a second or so. Until then
+ * nobody takes over: the token that it would send is spent.
+ */
+const payBackMs = 5000
+
 /** After this long without an outcome the callers of a flight are sent away; they left long before. */
 const giveUpAfterMs = 45_000
 
@@ -145,7 +151,7 @@ export function createRefreshCoordinator(ports: {
     while (stopwatch.read() < giveUpAtMs) {
       // Counted from before the claim, so that the lease has begun no earlier than we think.
       const sendByMs = stopwatch.read() + sendWithinMs(terms.leaseSeconds)
-      const claim = await credentials.claimRenewal(key, current.generation, terms)
+      const claim = await credentials.claimRenewal(key, current.generation, termsNow(terms))
       const outcome = claim === undefined ? 'look' : await redeem(work, { claim, sendByMs })
       if (typeof outcome !== 'string') return outcome
       if (outcome === 'claim') continue
@@ -162,6 +168,10 @@ export function createRefreshCoordinator(ports: {
     throw unavailable(1)
   }
 
+  function termsNow(terms: ClaimTerms): ClaimTerms {
+    return { ...terms, sparesSilent: storage.wasAway(payBackMs) }
+  }
+
   function isEnded({ expiresAt }: Credential): boolean {
     return expiresAt !== undefined && expiresAt <= clock.now()
   }
@@ -171,7 +181,7 @@ export function createRefreshCoordinator(ports: {
     const { key, current, terms, early, wakeup } = work
     let waitedFor: number | undefined
     while (stopwatch.read() < giveUpAtMs) {
-      const looked = await credentials.lookAtRenewal(key, terms)
+      const looked = await credentials.lookAtRenewal(key, termsNow(terms))
       const credential = credentialOf(looked, key)
       if (looked === undefined || credential.generation !== current.generation) {
         memory.forget(memoryKeyOf(key))

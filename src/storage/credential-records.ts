@@ -221,7 +221,8 @@ export function createCredentialRecords(database: Database): CredentialRecords {
       return count > 0
     },
 
-    async claim(key, generation, { leaseOwner, repeatable, leaseSeconds, forced }) {
+    async claim(key, generation, terms) {
+      const { leaseOwner, repeatable, leaseSeconds, forced, sparesSilent = false } = terms
       // An attempt that is still open keeps its time, so that this one is known by it: a time that is not this statement's
       // now() is an earlier attempt's, whose answer nobody saw.
       const [row] = await run(
@@ -233,7 +234,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             forced_at = CASE WHEN ${forced} THEN ${recentlyForced} || now() ELSE forced_at END
           WHERE ${isOwn(key)} AND generation = ${generation} AND status = 'connected'
             AND refresh_token IS NOT NULL
-            AND (lease_until IS NULL OR lease_until <= now())
+            AND (lease_until IS NULL OR (lease_until <= now() AND NOT ${sparesSilent}))
             AND (next_try_at IS NULL OR next_try_at <= now())
             AND (${heldUntil(repeatable)} IS NULL OR expires_at <= now())
             AND (NOT ${forced} OR cardinality(${recentlyForced}) < ${forcedPerMinute})
@@ -255,11 +256,13 @@ export function createCredentialRecords(database: Database): CredentialRecords {
       }
     },
 
-    async look(key, { repeatable, forced }) {
+    async look(key, { repeatable, forced, sparesSilent = false }) {
+      // Who spares a silent holder looks again within a second.
+      const spared = sql`CASE WHEN ${sparesSilent} AND lease_until IS NOT NULL THEN now() + interval '1 second' END`
       const [row] = await run(
         () => sql<(CredentialRow & LookRow)[]>`
           SELECT ${credentialColumns}, lease_epoch, failure,
-            ${secondsUntil(sql`lease_until`)} AS leased_seconds,
+            ${secondsUntil(sql`greatest(lease_until, ${spared})`)} AS leased_seconds,
             ${secondsUntil(sql`greatest((${pausedUntil}), ${heldUntil(repeatable)})`)} AS blocked_seconds,
             ${secondsUntil(sql`next_try_at`)} AS retry_seconds,
             ${forced} AND cardinality(${recentlyForced}) >= ${forcedPerMinute} AS forced_too_often
@@ -375,12 +378,10 @@ export function createCredentialRecords(database: Database): CredentialRecords {
       )
       const [first] = rows
       if (first === undefined) throw new Error('the statement gives a row')
-      return {
-        cutAt: first.cut_at,
-        taken: rows.flatMap((row) =>
-          row.upstream === null ? [] : [{ ...toTaken(row), upstream: row.upstream }],
-        ),
-      }
+      const taken = rows.flatMap(({ upstream, ...row }) =>
+        upstream === null ? [] : [{ ...toTaken(row), upstream }],
+      )
+      return { cutAt: first.cut_at, taken }
     },
   }
 }

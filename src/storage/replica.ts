@@ -28,6 +28,8 @@ const defaultFreshForMs = 10_000
 const beatsWhileFresh = 10
 /** Two clocks never run quite alike: this process stops a little before the others stop waiting for it. */
 const ownShare = 0.99
+/** As a share of the time for which it counts as fresh: the database was away where it was not heard from for longer. */
+const awayShare = 0.25
 /** How often those that are waited for are looked at, where notices do not come. */
 const lookEveryMs = 150
 
@@ -70,6 +72,8 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
   let seen = 0
   let acknowledged = 0
   let heard: Moment | undefined
+  let lastHeardMs: number | undefined
+  let cameBackMs: number | undefined
   let lookAgain = false
   let wake = () => {}
 
@@ -145,7 +149,13 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
 
   function heardAt(sent: Moment): void {
     if (state === 'left') return
+    if (isSilentAt(sent.monotonicMs)) cameBackMs = performance.now()
+    lastHeardMs = Math.max(sent.monotonicMs, lastHeardMs ?? 0)
     if (heard === undefined || sent.monotonicMs > heard.monotonicMs) heard = sent
+  }
+
+  function isSilentAt(ms: number): boolean {
+    return lastHeardMs !== undefined && ms - lastHeardMs > freshForMs * awayShare
   }
 
   /** Looks at the others, again and again, for as long as anybody waits. */
@@ -216,6 +226,12 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
       const elapsedMs = performance.now() - heard.monotonicMs
       const elapsedByWallMs = Date.now() - heard.wallMs
       return elapsedMs <= ownFreshForMs && elapsedByWallMs <= ownFreshForMs && elapsedByWallMs >= 0
+    },
+
+    wasAway(withinMs) {
+      const nowMs = performance.now()
+      // A statement may find it before the beat does.
+      return isSilentAt(nowMs) || (cameBackMs !== undefined && nowMs - cameBackMs <= withinMs)
     },
 
     keeps(keeper) {

@@ -409,6 +409,27 @@ export function credentialStoreContract(
         expect(second.nextGeneration).toBeGreaterThan(first.nextGeneration)
       })
 
+      it('V12: stays with a holder that has said nothing where callers spare it, not with one that gave its lease back', async () => {
+        const key = somebody()
+        await store.put(key, newCredential('spared'))
+        const first = await claimed(key)
+        await pass(key, leaseSeconds + 1)
+        const sparing = { ...repeatable, sparesSilent: true }
+        expect(await replica.claimRenewal(key, first.generation, sparing)).toBeUndefined()
+        const leased = (await replica.lookAtRenewal(key, sparing))?.renewal.leasedForSeconds
+        expect(leased).toBeGreaterThan(0)
+        expect((await replica.lookAtRenewal(key))?.renewal.leasedForSeconds).toBeUndefined()
+        const second = await claimed(key, replica)
+        await replica.failRenewal(key, second, {
+          kind: 'retry',
+          failure: 'unavailable',
+          failCount: 1,
+          retryInSeconds: 0,
+          outcomeKnown: false,
+        })
+        expect(await store.claimRenewal(key, first.generation, sparing)).toBeDefined()
+      })
+
       it('V10, V11: a token that may be spent rests until its credential has ended, where the server is strict', async () => {
         const key = somebody()
         const { generation } = await store.put(key, newCredential('strict'))

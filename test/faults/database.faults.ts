@@ -74,6 +74,25 @@ describe('V12: PostgreSQL', () => {
     },
   )
 
+  scenario(
+    'is away when the answer comes, for longer than a lease: whoever has it stores it before another takes over',
+    {},
+    async (scene) => {
+      const person = await scene.person()
+      const [first, second] = scene.replicas
+      const cut = cutAtCommit(scene, some(first))
+      const call = person.resolve(first)
+      await cut
+      await call
+      await sleep(26_000)
+      const others = person.untilSettled(second)
+      openAll(scene)
+      await others
+      await settleEverywhere(scene, person)
+      return scene.finish({ requests: 1, lost: 0, saw: away })
+    },
+  )
+
   scenario('loses the acknowledgement of a commit', {}, async (scene) => {
     const person = await scene.person()
     const [first] = scene.replicas

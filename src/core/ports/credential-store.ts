@@ -30,6 +30,8 @@ export type ClaimTerms = {
   readonly leaseSeconds: number
   /** Callers name the stored credential as rejected; at most 5 renewals of a connection a minute are for that. */
   readonly forced: boolean
+  /** A holder whose lease ended without a word from it keeps its turn. */
+  readonly sparesSilent?: boolean
 }
 
 /** What a renewal needs; handed out with the lease on this generation. */

@@ -99,10 +99,14 @@ describe('what a process may serve from memory', () => {
     const door = await startTcpDoor(url)
     undo.push(door.stop)
     const process = await joined(door.url, 600)
+    expect(process.replica.wasAway(60_000)).toBe(false)
     door.stall()
     await expect.poll(() => process.replica.isFresh(), { timeout: 3000 }).toBe(false)
     door.open()
+    expect(process.replica.wasAway(0)).toBe(true)
     await expect.poll(() => process.replica.isFresh(), { timeout: 8000 }).toBe(true)
+    expect(process.replica.wasAway(60_000)).toBe(true)
+    await expect.poll(() => process.replica.wasAway(50), { timeout: 3000 }).toBe(false)
   })
 
   it('hangs on the beat alone: a database that answers everything else does not count', async () => {

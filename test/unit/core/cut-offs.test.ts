@@ -13,7 +13,7 @@ function setUp(rows: Map<string, CutOff> | 'away' = new Map()) {
   const state = { isFresh: true, returns: [] as number[] }
   const away = () => Promise.reject(new BrokerError('storage_unavailable'))
   const cutOffs = createCutOffs({
-    storage: { isFresh: () => state.isFresh },
+    storage: { isFresh: () => state.isFresh, wasAway: () => false },
     records: {
       find: (person) => (rows === 'away' ? away() : Promise.resolve(rows.get(person.userId))),
       noteReturn(_person, issuedAtSeconds) {
