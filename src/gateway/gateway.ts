@@ -18,6 +18,7 @@ import type { UpstreamClient } from '../core/ports/upstream-client.ts'
 import { createForwarder } from './forward.ts'
 import { createHttpProxy } from './http-proxy.ts'
 import { createConnectionWait } from './mcp/connection-wait.ts'
+import { createElicitations } from './mcp/elicitations.ts'
 import { createKnownServers } from './mcp/known-servers.ts'
 import { createMcpGateway } from './mcp/mcp-gateway.ts'
 import { createModernMcp } from './mcp/modern.ts'
@@ -67,6 +68,7 @@ export function createGateway(ports: {
   const knownServers = createKnownServers({ records: ports.upstreamServers, forwarder })
   const sessions = createSessions({ records: sessionRecords, sealer, forwarder })
   const connectionWait = createConnectionWait({ connections, notices })
+  const elicitations = createElicitations({ records: sessionRecords })
   const waitingStreams = createWaitingStreams({
     resolver,
     forwarder,
@@ -75,6 +77,7 @@ export function createGateway(ports: {
     knownServers,
     sessions,
     records: sessionRecords,
+    elicitations,
   })
   const stepUpLinks = createStepUpLinks({ connections, connector, stepUps })
   const modern = createModernMcp({
@@ -91,7 +94,7 @@ export function createGateway(ports: {
     forwarder,
     knownServers,
     sessions,
-    records: sessionRecords,
+    elicitations,
     connectionWait,
     waitingStreams,
     stepUpLinks,

@@ -161,6 +161,29 @@ describe('the GET stream of a session whose person connects anew', () => {
     expect(stream.ended()).toBeUndefined()
   })
 
+  it('that is opened after the person was done hears of it first, once, and not of what is not done', async () => {
+    const session = await openSession()
+    const prompt = elicitationIn(await call(broker, session))
+    const early = await openStream(broker, session)
+    await expect.poll(() => gets.size).toBe(1)
+    await early.leave()
+    await broker.connect('ada')
+    await call(broker, session)
+    const late = await openStream(other, session)
+    await expect.poll(() => gets.size).toBe(2)
+    expect(methods(early)).toEqual([])
+    await expect
+      .poll(() => methods(late))
+      .toEqual(['notifications/elicitation/complete', ...listsChanged])
+    expect(late.messages()[0]?.params).toEqual({ elicitationId: prompt?.elicitationId })
+    gets.get([...gets.keys()].at(-1) ?? '')?.write('data: {"method":"next"}\n\n')
+    await expect.poll(() => methods(late).at(-1)).toBe('next')
+    // The one that came with the second call is still open.
+    await broker.connect('ada')
+    const isComplete = (method: unknown) => method === 'notifications/elicitation/complete'
+    await expect.poll(() => methods(late).filter(isComplete).length, { timeout: 5000 }).toBe(2)
+  })
+
   it('that the upstream packed although nobody asked is left alone', async () => {
     const session = await openSession()
     upstream.answerWith((request, response) => {

@@ -79,6 +79,8 @@ export async function startBrokerServers(
     audience: url,
     targets: {
       [reportsTarget]: { scopes: ['reports:read'], accessTokenSeconds: 300, format: 'jwt' },
+      // What an MCP client asks a token for, as the broker's own document tells it.
+      [`${url}/mcp/files`]: { scopes: ['openid', 'email'], accessTokenSeconds: 300, format: 'jwt' },
     },
     newClients: ['registration'],
     scan,

@@ -14,6 +14,7 @@ import {
   McpServer,
   ResourceTemplate,
 } from '@modelcontextprotocol/server'
+import { createRemoteJWKSet, jwtVerify } from 'jose'
 import { z } from 'zod'
 
 export type RichMcpUpstream = {
@@ -26,6 +27,8 @@ export type RichMcpUpstream = {
   readonly slow: { cancelled: number; finished: number }
   /** Everything that it knows of a session, as after its restart. */
   forgetSessions(): void
+  /** From here on it takes only tokens that are whole, of this issuer, and for it; others get 401. */
+  checkTokensOf(issuer: string): void
   /** Says something in every session without being asked. */
   readonly speak: () => Promise<void>
   readonly stop: () => Promise<void>
@@ -33,7 +36,7 @@ export type RichMcpUpstream = {
 
 /**
  * An MCP server with a bit of everything, on the official SDK: stateful sessions for the 2025 revisions with their GET stream, and
- * 2026-07-28 unless `eras` says otherwise. It takes any bearer, and writes down whose it was.
+ * 2026-07-28 unless `eras` says otherwise. It takes any bearer until it is told to check them, and writes down whose it was.
  */
 export async function startRichMcpUpstream(
   options: {
@@ -49,9 +52,12 @@ export async function startRichMcpUpstream(
   const slow = { cancelled: 0, finished: 0 }
   const modern = toNodeHandler(createMcpHandler(() => richServer(slow), { legacy: 'reject' }))
 
+  let isGood = async (_token: string): Promise<boolean> => true
+
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const holder = holderOf(request)
-    if (holder === undefined) {
+    const token = request.headers.authorization?.split(' ')[1] ?? ''
+    if (holder === undefined || !(await isGood(token))) {
       response.writeHead(401).end()
       return
     }
@@ -104,8 +110,17 @@ export async function startRichMcpUpstream(
   await new Promise<void>((resolve) => {
     server.listen(0, '127.0.0.1', resolve)
   })
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`
   return {
-    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/mcp`,
+    url,
+    checkTokensOf(issuer) {
+      const keys = createRemoteJWKSet(new URL(`${issuer}/jwks`))
+      isGood = (token) =>
+        jwtVerify(token, keys, { issuer, audience: url, typ: 'at+jwt' }).then(
+          () => true,
+          () => false,
+        )
+    },
     holders,
     sessions,
     slow,

@@ -64,7 +64,7 @@ export function leavable(to: StreamedAnswer): LeavableAnswer {
 }
 
 /** Where nothing but the end of an event says that one is whole, and bytes can be added. */
-function isPlainEvents(
+export function isPlainEvents(
   status: number,
   headers: Readonly<Record<string, string | readonly string[]>>,
 ): boolean {

@@ -1,13 +1,10 @@
 import { BrokerError } from '../../core/errors.ts'
 import type { CredentialResolver, ResolvedCredential } from '../../core/ports/broker-services.ts'
 import type { GatewayCall, StreamedAnswer } from '../../core/ports/gateway.ts'
-import type {
-  GatewaySessionRecord,
-  GatewaySessionRecords,
-} from '../../core/ports/gateway-session-records.ts'
+import type { GatewaySessionRecord } from '../../core/ports/gateway-session-records.ts'
 import type { GatewayBody } from '../body.ts'
 import { type Forwarder, headerOf, linkIn, resolution, withoutHeaders } from '../forward.ts'
-import type { StepUpLinks } from '../step-up.ts'
+import type { StepUpLink, StepUpLinks } from '../step-up.ts'
 import { sendAccepted, sendJson } from './answers.ts'
 import { answerTo, collect, resultIn } from './collected-answer.ts'
 import type { ConnectionWait } from './connection-wait.ts'
@@ -19,6 +16,7 @@ import {
   takesLinks,
   urlElicitationRequired,
 } from './connect-prompt.ts'
+import type { Elicitations } from './elicitations.ts'
 import { healthyResult, isAnsweredHere, sessionRevisionFor } from './healthy-server.ts'
 import { errorCode, errorOf, isRequest, type JsonObject, type McpMessage } from './json-rpc.ts'
 import type { KnownServers } from './known-servers.ts'
@@ -47,12 +45,12 @@ export function createSessionEraMcp(ports: {
   readonly forwarder: Forwarder
   readonly knownServers: KnownServers
   readonly sessions: Sessions
-  readonly records: Pick<GatewaySessionRecords, 'addElicitation'>
+  readonly elicitations: Elicitations
   readonly connectionWait: ConnectionWait
   readonly waitingStreams: WaitingStreams
   readonly stepUpLinks: StepUpLinks
 }): SessionEraMcp {
-  const { resolver, forwarder, knownServers, sessions, records } = ports
+  const { resolver, forwarder, knownServers, sessions, elicitations } = ports
   const { connectionWait, waitingStreams, stepUpLinks } = ports
 
   /** Undefined where the call was answered: a session that is missing, unknown, or somebody else's. */
@@ -189,7 +187,7 @@ export function createSessionEraMcp(ports: {
       if (outcome !== 'stale') {
         const stepUp = await stepUpLinks.offer(call, outcome.challenged)
         if (stepUp === undefined || sent.request === undefined) return outcome.pass()
-        return sendJson(call.answer, 200, await prompt(call, session, sent.request, stepUp.link))
+        return sendJson(call.answer, 200, await prompt(call, session, sent.request, stepUp))
       }
       await sessions.forgetUpstream((await sessions.find(sessionIdOf(call), call)) ?? seen)
       seen = { ...seen, at: undefined }
@@ -207,7 +205,7 @@ export function createSessionEraMcp(ports: {
     const known = await knownServers.find(upstream.name)
     const healthy = healthyResult(message, 'session', upstream, known)
     if (healthy !== undefined) return healthy
-    return prompt(call, session, message, link)
+    return prompt(call, session, message, { link, connectedAt: undefined })
   }
 
   /** Asks for the person in the form that the client takes. */
@@ -215,7 +213,7 @@ export function createSessionEraMcp(ports: {
     { upstream }: GatewayCall,
     session: GatewaySessionRecord,
     message: McpMessage,
-    link: string,
+    { link, connectedAt }: StepUpLink,
   ): Promise<JsonObject> {
     const mayElicit =
       session.revision === elicitingRevision && takesLinks(session.initialize['capabilities'])
@@ -223,7 +221,7 @@ export function createSessionEraMcp(ports: {
       return promptAsText(message, 'session', upstream, link)
     }
     const { body, elicitationId } = urlElicitationRequired(message, upstream, link)
-    await records.addElicitation(session, elicitationId)
+    await elicitations.add(session, elicitationId, connectedAt)
     return body
   }
 

@@ -5,14 +5,16 @@ import type {
   GatewaySessionRecords,
 } from '../../core/ports/gateway-session-records.ts'
 import { BrokerError, isBrokerError } from '../../core/errors.ts'
+import type { Upstream } from '../../core/upstream.ts'
 import { type Forwarder, resolution, withoutHeaders } from '../forward.ts'
 import type { OpenCalls } from '../open-calls.ts'
 import { beginEvents, sendEvent, sendJson } from './answers.ts'
 import type { ConnectionStart, ConnectionWait } from './connection-wait.ts'
+import type { Elicitations } from './elicitations.ts'
 import { listNames, promisedCapabilities } from './healthy-server.ts'
 import { errorCode, errorOf, isObject, type JsonObject, type McpMessage } from './json-rpc.ts'
 import type { KnownServers } from './known-servers.ts'
-import { leavable } from './leavable.ts'
+import { isPlainEvents, leavable } from './leavable.ts'
 import { metaKey } from './revisions.ts'
 import { sessionHeaders, type Sessions, type UpstreamSession } from './sessions.ts'
 import { mcpTarget } from './target.ts'
@@ -65,9 +67,11 @@ export function createWaitingStreams(ports: {
   readonly connectionWait: ConnectionWait
   readonly knownServers: KnownServers
   readonly sessions: Sessions
-  readonly records: Pick<GatewaySessionRecords, 'find' | 'takeElicitations'>
+  readonly records: Pick<GatewaySessionRecords, 'find'>
+  readonly elicitations: Elicitations
 }): WaitingStreams {
   const { resolver, forwarder, openCalls, connectionWait, knownServers, sessions, records } = ports
+  const { elicitations } = ports
   /** By the hash of the session's id. */
   const held = new Map<string, Set<HeldStream>>()
   /** What ends a stream of the gateway's own. */
@@ -251,14 +255,43 @@ export function createWaitingStreams(ports: {
 
   const follow: WaitingStreams['follow'] = async (call, session, open) => {
     // Read before anything is opened with it: a connection that comes meanwhile is another one.
-    const start = await connectionWait.newStart(call, undefined)
-    await holding(session, newStream(start ?? { at: undefined }), async (stream) => {
+    const start = (await connectionWait.newStart(call, undefined)) ?? neverBegun
+    // The person may be done since before the client opened the stream: it had another, or opens it late.
+    const done = await elicitations.takeDone(session, start)
+    const changed = done.length === 0 ? [] : await changedLists(call.upstream)
+    await holding(session, newStream(start), async (stream) => {
       const outcome = await untilReplaced(call, stream, async (answer) => {
-        await open(answer)
+        await open(beginningWith(answer, session, { done, changed }))
         return 'over' as const
       })
       if (outcome === 'kept') await keepSession(call, session, stream)
     })
+  }
+
+  async function changedLists(upstream: Upstream): Promise<readonly JsonObject[]> {
+    const promised = promisedCapabilities(await knownServers.find(upstream.name))
+    const names = listNames.filter((name) => promised[name] !== undefined)
+    return names.map((name) => listChanged(name, undefined))
+  }
+
+  /** An answer that says first which links are done with; where it is no stream, the next one says it. */
+  function beginningWith(
+    answer: StreamedAnswer,
+    session: GatewaySessionRecord,
+    news: { readonly done: readonly string[]; readonly changed: readonly JsonObject[] },
+  ): StreamedAnswer {
+    return {
+      ...answer,
+      begin(status, headers) {
+        answer.begin(status, headers)
+        const isStream = isPlainEvents(status, headers)
+        for (const id of news.done) {
+          if (isStream) sendEvent(answer, elicitationComplete(id))
+          else elicitations.add(session, id, undefined).catch(() => {})
+        }
+        for (const message of isStream ? news.changed : []) sendEvent(answer, message)
+      },
+    }
   }
 
   function keepSession(
@@ -272,14 +305,10 @@ export function createWaitingStreams(ports: {
       const session = await records.find(idHash, key)
       if (session === undefined) throw new BrokerError('not_found')
       const at = await sessions.atUpstream(session, call, credential)
-      for (const elicitationId of await records.takeElicitations(session)) {
-        const params = { elicitationId }
-        sendEvent(answer, { jsonrpc: '2.0', method: 'notifications/elicitation/complete', params })
+      for (const id of await elicitations.takeDone(session, stream.seen ?? neverBegun)) {
+        sendEvent(answer, elicitationComplete(id))
       }
-      const promised = promisedCapabilities(await knownServers.find(upstream.name))
-      for (const name of listNames) {
-        if (promised[name] !== undefined) sendEvent(answer, listChanged(name, undefined))
-      }
+      for (const message of await changedLists(upstream)) sendEvent(answer, message)
       const going = { ...call, answer: goingOn(answer, () => hasMoved(stream)) }
       return untilReplaced(going, stream, (to) => openGet({ ...call, answer: to }, at, credential))
     })
@@ -344,6 +373,13 @@ export function createWaitingStreams(ports: {
       for (const stop of own) stop()
     },
   }
+}
+
+/** Of a connection that nobody had to begin. */
+const neverBegun: ConnectionStart = { at: undefined }
+
+function elicitationComplete(elicitationId: string): JsonObject {
+  return { jsonrpc: '2.0', method: 'notifications/elicitation/complete', params: { elicitationId } }
 }
 
 function newStream(seen: ConnectionStart | undefined): HeldStream {
