@@ -308,7 +308,13 @@ describe('administration, on two replicas', () => {
     expect((await list('?user_id=ada')).every(({ user_id: user }) => user === 'ada')).toBe(true)
     expect(await list('?user_id=nobody')).toEqual([])
     expect((await list('')).length).toBeGreaterThan(files.length)
-    for (const query of ['?nonsense=1', '?status=fine', '?upstream=a&upstream=b']) {
+    for (const query of [
+      '?nonsense=1',
+      '?status=fine',
+      '?upstream=a&upstream=b',
+      '?user_id=a%00',
+      '?upstream=%00',
+    ]) {
       const answer = await here.call('GET', `/api/v1/admin/connections${query}`, 'linus')
       expect(answer.status, query).toBe(400)
     }

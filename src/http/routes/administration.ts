@@ -17,9 +17,12 @@ const administered = connection
   })
   .openapi('AdministeredConnection')
 
+// What PostgreSQL cannot keep is in no row, and it takes no question about it.
+const plain = z.string().min(1).refine(isPlainText)
+
 const connectionQuery = z.strictObject({
-  user_id: z.string().min(1).optional().describe('Of people with this id, at whatever issuer'),
-  upstream: z.string().min(1).optional(),
+  user_id: plain.optional().describe('Of people with this id, at whatever issuer'),
+  upstream: plain.optional(),
   status: z.enum(connectionStatuses).optional(),
 })
 
