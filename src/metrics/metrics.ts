@@ -106,7 +106,9 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
 
   function count(record: AuditRecord): void {
     if (record.action === 'credential_corrupt') corrupt.inc()
-    if (record.actor.kind === 'service') resolved[record.outcome] += 1
+    // A service may offboard people, too.
+    const isResolve = record.actor.kind === 'service' && record.type !== 'administration'
+    if (isResolve) resolved[record.outcome] += 1
   }
 
   async function counted<T>(upstream: string, request: () => Promise<T>): Promise<T> {
