@@ -1,5 +1,6 @@
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { z } from 'zod'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 import { type RichMcpUpstream, startRichMcpUpstream } from '../support/rich-mcp-upstream.ts'
 
@@ -26,6 +27,10 @@ describe('what works against an MCP server directly works the same through the g
     await upstream.stop()
   })
 
+  /** What servers asked of a client, and told it. */
+  let asked: unknown[] = []
+  let heard: unknown[] = []
+
   async function open(
     url: string,
     token: string,
@@ -33,12 +38,14 @@ describe('what works against an MCP server directly works the same through the g
   ): Promise<Client> {
     const client = new Client(
       { name: 'test', version: '1.0.0' },
-      { versionNegotiation: { mode }, capabilities: { elicitation: { form: {} } } },
+      { versionNegotiation: { mode }, capabilities: { elicitation: { form: {}, url: {} } } },
     )
-    client.setRequestHandler('elicitation/create', async () => ({
-      action: 'accept',
-      content: { name: 'Ada' },
-    }))
+    client.setRequestHandler('elicitation/create', async ({ params }) => {
+      // The id alone is another each time.
+      asked.push({ ...params, elicitationId: 'elicitationId' in params ? 'any' : undefined })
+      return 'url' in params ? { action: 'accept' } : { action: 'accept', content: { name: 'Ada' } }
+    })
+    client.fallbackNotificationHandler = async (notification) => void heard.push(notification)
     await client.connect(
       new StreamableHTTPClientTransport(new URL(url), {
         requestInit: { headers: { authorization: `Bearer ${token}` } },
@@ -53,6 +60,9 @@ describe('what works against an MCP server directly works the same through the g
   /** The same script, whoever the client talks to. */
   async function script(client: Client): Promise<Record<string, unknown>> {
     const progress: unknown[] = []
+    asked = []
+    heard = []
+    const { cancelled } = upstream.slow
     const failure = (work: Promise<unknown>) =>
       work.then(
         () => 'no failure',
@@ -75,6 +85,25 @@ describe('what works against an MCP server directly works the same through the g
       ),
       progress,
       ask: await client.callTool({ name: 'ask' }),
+      link: await failure(client.callTool({ name: 'link' })),
+      asked,
+      cancelled: await failure(
+        client.callTool({ name: 'slow' }, { signal: AbortSignal.timeout(300) }),
+      ),
+      isCancelledThere: await vi.waitUntil(() => upstream.slow.cancelled === cancelled + 1),
+      level: await failure(client.setLoggingLevel('warning')),
+      // A request of 2026-07-28 says for itself what it wants to hear.
+      loud: await client.callTool({
+        name: 'count',
+        _meta: { 'io.modelcontextprotocol/logLevel': 'warning' },
+      }),
+      heard,
+      ping: await failure(client.ping()),
+      complete: await client.complete({
+        ref: { type: 'ref/prompt', name: 'greet' },
+        argument: { name: 'name', value: 'A' },
+      }),
+      unknownMethod: await failure(client.request({ method: 'nope/nothing' }, z.looseObject({}))),
       prompts: await client.listPrompts(),
       greet: await client.getPrompt({ name: 'greet', arguments: { name: 'Ada' } }),
       unknownPrompt: await failure(client.getPrompt({ name: 'nope' })),
@@ -95,6 +124,10 @@ describe('what works against an MCP server directly works the same through the g
     const client = await through('ada', mode)
     expect(await script(client)).toEqual(expected)
     await client.close()
+    // Not the same for want of anything.
+    expect(expected['heard']).not.toEqual([])
+    expect(expected['asked']).toHaveLength(2)
+    expect(expected['complete']).toMatchObject({ completion: { values: ['Ada', 'Alan'] } })
     expect(expected['ask']).toMatchObject({
       content: [{ text: 'Ada the-state-of-the-upstream' }],
     })

@@ -8,6 +8,7 @@ import {
 } from '@modelcontextprotocol/node'
 import {
   acceptedContent,
+  completable,
   createMcpHandler,
   inputRequired,
   isInitializeRequest,
@@ -152,6 +153,7 @@ function richServer(slow: RichMcpUpstream['slow']): McpServer {
   })
   server.registerTool('count', { description: 'Counts, and says how far it is.' }, async (ctx) => {
     const progressToken = ctx.mcpReq._meta?.progressToken
+    await ctx.mcpReq.log('warning', { counting: true }, 'counter')
     for (const progress of progressToken === undefined ? [] : [1, 2, 3]) {
       await ctx.mcpReq.notify({
         method: 'notifications/progress',
@@ -172,6 +174,14 @@ function richServer(slow: RichMcpUpstream['slow']): McpServer {
     if (!ctx.mcpReq.signal.aborted) slow.finished += 1
     return { content: [{ type: 'text', text: 'done' }] }
   })
+  server.registerTool('link', { description: 'Sends somewhere.' }, (ctx) => {
+    const answer = ctx.mcpReq.inputResponses?.['link']
+    if (answer !== undefined) return { content: [{ type: 'text', text: JSON.stringify(answer) }] }
+    const url = 'https://files.example.com/sign'
+    return inputRequired({
+      inputRequests: { link: inputRequired.elicitUrl({ message: 'Sign this.', url }) },
+    })
+  })
   server.registerTool('ask', { description: 'Asks for a name.' }, (ctx) => {
     const given = acceptedContent<{ name: string }>(ctx.mcpReq.inputResponses, 'name')
     if (given === undefined) {
@@ -190,7 +200,10 @@ function richServer(slow: RichMcpUpstream['slow']): McpServer {
   })
   server.registerPrompt(
     'greet',
-    { description: 'A greeting.', argsSchema: z.object({ name: z.string() }) },
+    {
+      description: 'A greeting.',
+      argsSchema: z.object({ name: completable(z.string(), namesLike) }),
+    },
     ({ name }) => ({
       messages: [{ role: 'user', content: { type: 'text', text: `Hello ${name}` } }],
     }),
@@ -205,6 +218,10 @@ function richServer(slow: RichMcpUpstream['slow']): McpServer {
     (uri, { name }) => ({ contents: [{ uri: uri.href, text: `the text of ${String(name)}` }] }),
   )
   return server
+}
+
+function namesLike(beginning: string): string[] {
+  return ['Ada', 'Alan', 'Grace'].filter((name) => name.startsWith(beginning))
 }
 
 async function bodyOf(request: IncomingMessage): Promise<unknown> {
