@@ -6,7 +6,7 @@ import { strictLeaseSeconds } from '../core/lease.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { SubjectTokens, SubjectTokenType } from '../core/ports/subject-tokens.ts'
 import type { Secret } from '../core/secret.ts'
-import { createSingleFlight } from '../core/single-flight.ts'
+import { createSingleFlight, waitAtMost } from '../core/single-flight.ts'
 import { identify } from './claims.ts'
 import type { LoginTokens, OidcClient } from './oidc-client.ts'
 import type { SignInToken, SignInTokens } from './sign-in-tokens.ts'
@@ -39,7 +39,8 @@ export function createSubjectTokens(options: {
     if (atHand !== undefined || token.refreshToken === undefined) return atHand
     try {
       const { result } = flights.join(personKey(person), () => renew(options, person, token))
-      const renewed = await result
+      const renewed = await waitAtMost(result, waitAtMostMs)
+      if (renewed === 'late') throw new BrokerError('storage_unavailable')
       // Whatever is left of it: more cannot be had.
       return renewed && tokenOf(renewed, type, 0)
     } catch (error) {
@@ -66,7 +67,9 @@ const lookEveryMs = 250
 const giveUpAfterMs = (strictLeaseSeconds + 1) * 1000
 
 /** How long what the issuer gave is offered to a database that is away: the old refresh token may be spent. */
-const offerFor = { tries: 20, everyMs: 250 }
+const offerFor = { ms: 10 * 60_000, everyMs: 250 }
+/** Longer than another replica's turn and a request: who waits longer waits for the database. */
+const waitAtMostMs = giveUpAfterMs + 10_000
 
 type Ports = Pick<
   Parameters<typeof createSubjectTokens>[0],
@@ -122,13 +125,16 @@ async function replace(
   before: SignInToken,
   renewed: LoginTokens,
 ): Promise<void> {
-  for (let tries = 1; ; tries += 1) {
+  const giveUpAtMs = performance.now() + offerFor.ms
+  for (;;) {
     try {
       await tokens.replace(person, before, renewed)
       return
     } catch (error) {
-      if (tries === offerFor.tries || !isBrokerError(error, 'storage_unavailable')) throw error
-      await sleep(offerFor.everyMs)
+      const isAway = isBrokerError(error, 'storage_unavailable')
+      if (!isAway || performance.now() > giveUpAtMs) throw error
+      // Keeps no process from ending.
+      await sleep(offerFor.everyMs, undefined, { ref: false })
     }
   }
 }

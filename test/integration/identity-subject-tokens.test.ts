@@ -196,7 +196,7 @@ describe('M-I2: finding', () => {
     expect(row.lease_until).toBeNull()
   })
 
-  it('V12: offers what the provider gave to the database until that is back', async () => {
+  it('V12: offers what the provider gave to the database until that is back, which may take long', async () => {
     await signInAs(replica, 'ada')
     aheadMs = 31_000
     let refused = 0
@@ -208,7 +208,7 @@ describe('M-I2: finding', () => {
         ...records,
         replaceSignInToken(...replacement) {
           refused += 1
-          if (refused <= 2) return Promise.reject(new BrokerError('storage_unavailable'))
+          if (refused <= 22) return Promise.reject(new BrokerError('storage_unavailable'))
           return records.replaceSignInToken(...replacement)
         },
       }),
