@@ -10,6 +10,7 @@ import { createKeyring } from '../../src/sealing/keyring.ts'
 import { createCredentialRecords } from '../../src/storage/credential-records.ts'
 import { openJournalFile } from '../../src/storage/journal-file.ts'
 import { keyOf, newCredential } from '../contracts/credential-store-contract.ts'
+import { fillDataDirectory } from '../support/data-directory.ts'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { ensureBuilt, type ProgramEnd, startProgram } from '../support/program.ts'
 
@@ -103,6 +104,7 @@ describe('onbehalf keys rewrap', () => {
   it('uses the embedded database of the broker that runs', async () => {
     const directory = await workingDirectory()
     await configure(directory, [k2, k1])
+    await fillDataDirectory(join(directory, 'data'))
     const broker = startProgram(['serve'], { cwd: directory })
     undo.push(async () => {
       broker.kill('SIGTERM')

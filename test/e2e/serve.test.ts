@@ -1,5 +1,5 @@
 import { randomBytes, randomUUID } from 'node:crypto'
-import { mkdtemp, realpath, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises'
 import net from 'node:net'
 import os from 'node:os'
 import { join } from 'node:path'
@@ -8,6 +8,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest
 import { endpoints, tokenExchangeGrant } from '../support/authorization-server.ts'
 import { type BrokerServers, startBrokerServers } from '../support/broker-servers.ts'
 import type { FileValues } from '../support/config-files.ts'
+import { fillDataDirectory } from '../support/data-directory.ts'
 import { createEmptyDatabase } from '../support/database.ts'
 import {
   ensureBuilt,
@@ -49,6 +50,13 @@ function plainConfig(changes: FileValues = {}): FileValues {
 async function directoryWith(config: FileValues): Promise<string> {
   const directory = await workingDirectory()
   await writeFile(join(directory, 'onbehalf.yaml'), JSON.stringify(config))
+  return directory
+}
+
+/** The same with the files of the embedded database, which a first start would make. */
+async function filledDirectoryWith(config: FileValues): Promise<string> {
+  const directory = await directoryWith(config)
+  await fillDataDirectory(join(directory, 'data'))
   return directory
 }
 
@@ -225,7 +233,7 @@ describe('onbehalf serve: on the embedded database', () => {
   })
 
   it('a second one on the same directory is refused and disturbs nothing', async () => {
-    const directory = await directoryWith(plainConfig())
+    const directory = await filledDirectoryWith(plainConfig())
     const first = start(['serve'], directory)
     const url = await first.ready()
     const second = await onbehalfBeside(directory, ['serve'])
@@ -238,18 +246,18 @@ describe('onbehalf serve: on the embedded database', () => {
 
   it('a port in use is said, and no database stays behind', async () => {
     const { port } = await startSilentServer()
-    const directory = await directoryWith(plainConfig({ listen: { port } }))
+    const directory = await filledDirectoryWith(plainConfig({ listen: { port } }))
     const { code, stderr } = await onbehalf(['serve'], directory)
     expect(code).toBe(1)
     expect(stderr).toMatch(new RegExp(`127\\.0\\.0\\.1 port ${port}.*another process`))
     await expectNoDatabase(directory)
     const metrics = { host: '127.0.0.1', port }
-    const other = await directoryWith(plainConfig({ listen: { port: 0, metrics } }))
+    const other = await filledDirectoryWith(plainConfig({ listen: { port: 0, metrics } }))
     expect(await onbehalf(['serve'], other)).toMatchObject({ code: 1 })
   })
 
   it('goes on when nobody reads its log any more', async () => {
-    const directory = await directoryWith(plainConfig())
+    const directory = await filledDirectoryWith(plainConfig())
     const serving = start(['serve'], directory)
     const url = await serving.ready()
     serving.stopReading()
@@ -327,7 +335,8 @@ describe('onbehalf serve: with people and servers', () => {
   /** On the shared PostgreSQL, or on an embedded one of its own. */
   async function broker(database: 'external' | 'embedded', changes: FileValues = {}) {
     const { database: external, ...config } = servers.config
-    const directory = await directoryWith({
+    const make = database === 'external' ? directoryWith : filledDirectoryWith
+    const directory = await make({
       ...config,
       ...(database === 'external' ? { database: external } : {}),
       listen: { port: 0 },
@@ -463,8 +472,10 @@ describe('onbehalf serve: with people and servers', () => {
     const inFlight = resolve(url, 'ada').finally(() => answered.abort())
     await untilExchangeIsAsked(before)
     // It is started anew within the call, so it is killed as often.
+    const note = join(directory, 'data/postgres/postmaster.pid')
     while (!answered.signal.aborted) {
-      for (const { pid } of await databasesIn(directory)) kill(pid)
+      const pid = Number.parseInt(await readFile(note, 'utf8').catch(() => ''), 10)
+      if (pid > 0) kill(pid)
       await sleep(5)
     }
     const answer = await inFlight
