@@ -29,7 +29,7 @@ const beatsWhileFresh = 10
 /** Two clocks never run quite alike: this process stops a little before the others stop waiting for it. */
 const ownShare = 0.99
 /** As a share of the time for which it counts as fresh: the database was away where it was not heard from for longer. */
-const awayShare = 0.25
+const awayShare = 0.5
 /** How often those that are waited for are looked at, where notices do not come. */
 const lookEveryMs = 150
 
