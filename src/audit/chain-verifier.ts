@@ -79,6 +79,8 @@ type Chain = {
 
 /** What is wrong beyond this is named without looking for where it came from. */
 const mostSuspects = 100
+/** Beyond this, those that follow each other are one finding: a log that was changed as a whole must not fill the memory. */
+const mostSingle = 10_000
 const noHash = Buffer.alloc(0)
 
 export function createChainVerifier(expected: ChainExpectations): ChainVerifier {
@@ -181,12 +183,18 @@ export function createChainVerifier(expected: ChainExpectations): ChainVerifier 
     row: ChainedRow,
     previous: Buffer | undefined,
   ): void {
-    if (suspected >= mostSuspects) {
+    suspected += 1
+    if (suspected > mostSuspects) {
       const kind = list === chain.doubles ? 'inserted' : 'edited'
-      chain.findings.push(findingOf(kind, row.writer, row.seq))
+      const last = suspected > mostSingle ? chain.findings.at(-1) : undefined
+      const follows = last?.kind === kind && last.through === row.seq - 1
+      if (follows) chain.findings.pop()
+      chain.findings.push({
+        ...findingOf(kind, row.writer, follows ? last.seq : row.seq),
+        through: row.seq,
+      })
       return
     }
-    suspected += 1
     const hash = row.hash ?? noHash
     const link = (seq: number, before: Buffer) => linkOf(row, seq, before)
     list.push({ seq: row.seq, hash, previous, link })
@@ -272,7 +280,10 @@ export function createChainVerifier(expected: ChainExpectations): ChainVerifier 
 
   function* soundRunsOf(chain: Chain): Generator<RemovedRun> {
     const bad = new Map<number, Buffer>()
-    for (const { seq } of [...chain.findings, ...chain.doubles]) bad.set(seq, noHash)
+    for (const { seq, through } of chain.findings) {
+      for (let number = seq; number <= through; number += 1) bad.set(number, noHash)
+    }
+    for (const { seq } of chain.doubles) bad.set(seq, noHash)
     for (const { seq, previous = noHash } of chain.suspects) bad.set(seq, previous)
     const numbers = [...bad.keys()].toSorted((one, other) => one - other)
     for (const run of chain.runs) {

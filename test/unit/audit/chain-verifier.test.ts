@@ -245,4 +245,14 @@ describe('L10: a chain that somebody has worked on', () => {
     const all = many.map((row) => ({ ...row, userId: 'mallory' }))
     expect(verify(all, { heads: [headOf(many)] })).toHaveLength(2000)
   })
+
+  it('changed as a whole fills no memory: beyond 10,000, what follows each other is one finding', () => {
+    const whole = chain(20_000)
+    const found = verify(
+      whole.map((row) => ({ ...row, userId: 'mallory' })),
+      { heads: [headOf(whole)] },
+    )
+    expect(found).toHaveLength(10_000)
+    expect(found.at(-1)).toEqual(at('edited', 10_000, 20_000))
+  })
 })
