@@ -50,6 +50,8 @@ export type Forwarder = {
     forwarding: Forwarding,
     credential: ResolvedCredential,
   ) => Promise<'done' | 'stale' | InsufficientScope>
+  /** For whoever waits before forwarding. @throws BrokerError connect_required, with the link, where the credential was taken away */
+  readonly refuseCut: (call: GatewayCall, credential: ResolvedCredential) => Promise<void>
 }
 
 const framing: ReadonlySet<string> = new Set(['content-length'])
@@ -61,8 +63,10 @@ export function createForwarder(ports: {
   readonly resolver: CredentialResolver
   readonly upstreamClient: UpstreamClient
   readonly openCalls: OpenCalls
+  /** Whether the credential was taken away between its resolution and its use, when nothing was open yet that could be cut. */
+  readonly isCut: (call: GatewayCall, credential: ResolvedCredential) => boolean
 }): Forwarder {
-  const { resolver, upstreamClient, openCalls } = ports
+  const { resolver, upstreamClient, openCalls, isCut } = ports
 
   async function forward(
     forwarding: Forwarding,
@@ -99,6 +103,7 @@ export function createForwarder(ports: {
     const { call, method, target, headers, body, answer, whenGone, isStale, mayStepUp } = forwarding
     const { upstream } = call
     return new Promise((resolve, reject) => {
+      if (isCut(call, credential)) return reject(disconnected())
       let begun = false
       let dropping: NodeJS.Timeout | undefined
       let exchange: UpstreamExchange | undefined
@@ -225,7 +230,12 @@ export function createForwarder(ports: {
     })
   }
 
-  return { forward }
+  return {
+    forward,
+    async refuseCut(call, credential) {
+      if (isCut(call, credential)) await withLink(call, disconnected())
+    },
+  }
 }
 
 const mostHeldBytes = 64 * 1024
@@ -269,6 +279,10 @@ function failureOf(failure: UpstreamFailure): BrokerError {
   return new BrokerError('upstream_unavailable', {
     addressRefused: failure === 'address_refused',
   })
+}
+
+function disconnected(): BrokerError {
+  return new BrokerError('connect_required', { reason: 'not_connected' })
 }
 
 function rejected(): BrokerError {

@@ -3,6 +3,7 @@ import type {
   CredentialResolver,
   OAuthConnector,
   RefusalRecorder,
+  ResolvedCredential,
 } from '../core/ports/broker-services.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { Gateway, GatewayCall } from '../core/ports/gateway.ts'
@@ -54,17 +55,28 @@ export function createGateway(ports: {
 } {
   const { connections, upstreamClient, sessionRecords, sealer, notices } = ports
   const { connector, stepUps, openCalls, storage, clock } = ports
+  /** How much had been cut when a credential was asked for. */
+  const cutsBefore = new WeakMap<ResolvedCredential, number>()
   const resolver: CredentialResolver = {
     async resolve(request) {
+      const cuts = openCalls.cuts()
       try {
-        return await ports.resolver.resolve(request)
+        const credential = await ports.resolver.resolve(request)
+        cutsBefore.set(credential, cuts)
+        return credential
       } finally {
         // The record is safe before anything that it is about leaves.
         await ports.records.settled()
       }
     },
   }
-  const forwarder = createForwarder({ resolver, upstreamClient, openCalls })
+  const forwarder = createForwarder({
+    resolver,
+    upstreamClient,
+    openCalls,
+    isCut: ({ person, upstream }, credential) =>
+      openCalls.isCutSince(person, upstream.name, cutsBefore.get(credential) ?? 0),
+  })
   const knownServers = createKnownServers({ records: ports.upstreamServers, forwarder })
   const sessions = createSessions({ records: sessionRecords, sealer, forwarder })
   const connectionWait = createConnectionWait({ connections, notices })

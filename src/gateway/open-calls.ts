@@ -1,3 +1,4 @@
+import { LRUCache } from 'lru-cache'
 import { type PersonId, personKey } from '../core/caller.ts'
 import { BrokerError } from '../core/errors.ts'
 
@@ -24,9 +25,20 @@ export type OpenCalls = {
   readonly cut: (person: PersonId, upstream: string | undefined) => void
   /** Cuts everything. */
   readonly cutAll: () => void
+  /** How many times anything was cut: an instant to ask about later. */
+  readonly cuts: () => number
+  /** Whether what a person got for an upstream at that instant was cut since, before it was open. */
+  readonly isCutSince: (person: PersonId, upstream: string, cuts: number) => boolean
 }
 
 const mostAPerson = 100
+
+/** More than there are between a resolution and the call that uses it. */
+const rememberedCuts = 10_000
+
+function cutKey(person: PersonId, upstream: string | undefined): string {
+  return JSON.stringify([personKey(person), upstream ?? null])
+}
 
 type Listener = { readonly upstream: string; readonly changed: () => void }
 
@@ -34,6 +46,9 @@ export function createOpenCalls(): OpenCalls {
   const open = new Map<string, Set<OpenCall>>()
   const changes = new Map<string, Set<Listener>>()
   const admitted = new Map<string, number>()
+  let cuts = 0
+  let lastOfAll = 0
+  const lastOf = new LRUCache<string, number>({ max: rememberedCuts })
   return {
     admit(person) {
       const key = personKey(person)
@@ -54,7 +69,15 @@ export function createOpenCalls(): OpenCalls {
         if (upstream === undefined || listener.upstream === upstream) listener.changed()
       }
     },
+    cuts: () => cuts,
+    isCutSince(person, upstream, since) {
+      if (since === cuts) return false
+      const last = [undefined, upstream].map((of) => lastOf.get(cutKey(person, of)) ?? 0)
+      return Math.max(lastOfAll, ...last) > since
+    },
     cut(person, upstream) {
+      cuts += 1
+      lastOf.set(cutKey(person, upstream), cuts)
       for (const call of open.get(personKey(person)) ?? []) {
         const isMeant = call.upstream === upstream && call.usesCredential
         if (upstream === undefined) call.cut(new BrokerError('unauthenticated'))
@@ -62,6 +85,8 @@ export function createOpenCalls(): OpenCalls {
       }
     },
     cutAll() {
+      cuts += 1
+      lastOfAll = cuts
       for (const calls of open.values())
         for (const call of calls) call.cut(new BrokerError('storage_unavailable'))
     },

@@ -37,7 +37,7 @@ export const problems: Readonly<Record<ErrorCode, Meaning>> = {
   upstream_timeout: { status: 504, title: 'The upstream did not answer in time' },
   upstream_unavailable: {
     status: 503,
-    title: "The upstream's authorization server cannot be asked at the moment",
+    title: 'The upstream or its authorization server cannot be asked at the moment',
   },
 }
 

@@ -184,6 +184,26 @@ describe('the GET stream of a session whose person connects anew', () => {
     await expect.poll(() => methods(late).filter(isComplete).length, { timeout: 5000 }).toBe(2)
   })
 
+  it('P12: a call that waits for its session when its person disconnects uses the credential no more', async () => {
+    await broker.call('DELETE', '/api/v1/connections/files', 'ada')
+    const session = await openSession()
+    await broker.connect('ada')
+    const before = upstream.hits.length
+    const asked = () => upstream.hits.slice(before).map(({ body }) => methodIn(body))
+    upstream.answerWith(() => {})
+    const calls = [call(broker, session), call(broker, session), call(broker, session)]
+    await expect.poll(asked).toEqual(['initialize'])
+    // One opens the session, and the others wait for it.
+    await new Promise((resolve) => {
+      setTimeout(resolve, 150)
+    })
+    await broker.call('DELETE', '/api/v1/connections/files', 'ada')
+    for (const answer of await Promise.all(calls)) {
+      expect(JSON.stringify(answer)).toMatch(/-32042.*\/connect\//)
+    }
+    expect(asked()).toEqual(['initialize'])
+  })
+
   it('that the upstream packed although nobody asked is left alone', async () => {
     const session = await openSession()
     upstream.answerWith((request, response) => {

@@ -91,6 +91,7 @@ export function createSessions(ports: {
       if (await records.claimOpening(seen)) return openAtUpstream(seen, call, credential)
       if (performance.now() > giveUpAt) throw new BrokerError('upstream_unavailable')
       await sleep(lookAgainMs)
+      await forwarder.refuseCut(call, credential)
       seen = await records.find(session.idHash, session)
     }
     throw new BrokerError('not_found')
