@@ -17,13 +17,16 @@ export type RememberedCredential = {
 export interface CredentialMemory {
   get(key: string): RememberedCredential | undefined
   /**
-   * Remembers what `find` finds, unless the key was forgotten while it looked: a row read before a disconnect must not be
-   * remembered after it.
+   * Finds and remembers, or gives why there is none. One look for all who ask while it is under way: thousands ask at the moment
+   * at which a credential ends. What was forgotten meanwhile is neither remembered nor given to whoever asks later: a row read
+   * before a disconnect must not be seen after it.
    */
-  load(
+  load<Absent extends { readonly unusable: string }>(
     key: string,
-    find: () => Promise<RememberedCredential | undefined>,
-  ): Promise<RememberedCredential | undefined>
+    find: () => Promise<RememberedCredential | Absent>,
+  ): Promise<RememberedCredential | Absent>
+  /** Remembers what the row does not say yet. */
+  keep(key: string, credential: RememberedCredential): void
   /** Called after every change of the row, before anybody is told of it. */
   forget(key: string): void
   /** When changes of any row may have been missed. */
@@ -39,41 +42,39 @@ export function createCredentialMemory(): CredentialMemory {
     maxSize: maxBytes,
     sizeCalculation: ({ resolved }, key) => entryBytes + 3 * resolved.value.length + key.length,
   })
-  const loading = new Map<string, Set<{ forgotten: boolean }>>()
-
-  function startLoading(key: string): { forgotten: boolean } {
-    const load = { forgotten: false }
-    const loads = loading.get(key) ?? new Set()
-    loads.add(load)
-    loading.set(key, loads)
-    return load
-  }
-
-  function endLoading(key: string, load: { forgotten: boolean }): void {
-    const loads = loading.get(key)
-    loads?.delete(load)
-    if (loads?.size === 0) loading.delete(key)
-  }
+  const loading = new Map<string, Promise<RememberedCredential | { readonly unusable: string }>>()
 
   return {
     get: (key) => remembered.get(key),
-    async load(key, find) {
-      const load = startLoading(key)
-      try {
-        const found = await find()
-        if (found !== undefined && !load.forgotten) remembered.set(key, found)
-        return found
-      } finally {
-        endLoading(key, load)
-      }
+    load<Absent extends { readonly unusable: string }>(
+      key: string,
+      find: () => Promise<RememberedCredential | Absent>,
+    ) {
+      type Found = RememberedCredential | Absent
+      const underWay = loading.get(key)
+      if (underWay !== undefined) return underWay as Promise<Found>
+      const load: Promise<Found> = find()
+        .then((found) => {
+          if ('validUntilMs' in found && loading.get(key) === load) remembered.set(key, found)
+          return found
+        })
+        .finally(() => {
+          if (loading.get(key) === load) loading.delete(key)
+        })
+      loading.set(key, load)
+      return load
+    },
+    keep(key, credential) {
+      loading.delete(key)
+      remembered.set(key, credential)
     },
     forget(key) {
+      loading.delete(key)
       remembered.delete(key)
-      for (const load of loading.get(key) ?? []) load.forgotten = true
     },
     forgetAll() {
+      loading.clear()
       remembered.clear()
-      for (const loads of loading.values()) for (const load of loads) load.forgotten = true
     },
   }
 }

@@ -158,28 +158,25 @@ export function createCredentialResolver(ports: {
     key: CredentialKey,
     request: ResolveRequest,
   ): Promise<RememberedCredential | { readonly unusable: Unusable }> {
-    const remembered = storage.isFresh() ? memory.get(memoryKeyOf(key)) : undefined
-    if (remembered !== undefined) return remembered
-    const { upstream } = request
-    let unusable: Unusable = 'not_connected'
-    const loaded = await memory.load(memoryKeyOf(key), async () => {
-      const found = await findRow(key, upstream)
-      if (found === undefined) return undefined
-      if (found === 'corrupt') {
-        unusable = found
-        return undefined
-      }
-      if (!isSameBinding(found.connection.binding, bindingOf(upstream.credential))) {
-        unusable = 'configuration_changed'
-        return undefined
-      }
-      if (found.credential === undefined) {
-        unusable = found.connection.reason ?? 'refresh_failed'
-        return undefined
-      }
-      return remember(found.credential, upstream.credential)
-    })
-    return loaded ?? { unusable }
+    // What was not heard from for long has changes that are not known here.
+    if (!storage.isFresh()) return readStored(key, request.upstream)
+    const remembered = memory.get(memoryKeyOf(key))
+    return remembered ?? memory.load(memoryKeyOf(key), () => readStored(key, request.upstream))
+  }
+
+  async function readStored(
+    key: CredentialKey,
+    upstream: Upstream,
+  ): Promise<RememberedCredential | { readonly unusable: Unusable }> {
+    const found = await findRow(key, upstream)
+    if (found === undefined) return { unusable: 'not_connected' }
+    if (found === 'corrupt') return { unusable: found }
+    const { connection, credential } = found
+    if (!isSameBinding(connection.binding, bindingOf(upstream.credential))) {
+      return { unusable: 'configuration_changed' }
+    }
+    if (credential === undefined) return { unusable: connection.reason ?? 'refresh_failed' }
+    return remember(credential, upstream.credential)
   }
 
   /**

@@ -258,9 +258,7 @@ export function createRefreshCoordinator(ports: {
     })
     if (stored !== 'late') return stored
     settleInTime()
-    await memory.load(memoryKeyOf(key), () =>
-      Promise.resolve(remember(credential, upstream.credential)),
-    )
+    memory.keep(memoryKeyOf(key), remember(credential, upstream.credential))
     return whileOwed(credential).credential
   }
 

@@ -48,8 +48,40 @@ describe('the memory of credentials', () => {
     const loading = memory.load('ada', () => read.promise)
     memory.forget('ada')
     read.resolve(remember(credential(), settings))
-    expect((await loading)?.credential.generation).toBe(1)
+    expect(await loading).toMatchObject({ credential: { generation: 1 } })
     expect(memory.get('ada')).toBeUndefined()
+  })
+
+  it('looks once for all who ask meanwhile, and anew for whoever asks after the row changed', async () => {
+    const memory = createCredentialMemory()
+    const old = deferred<ReturnType<typeof remember>>()
+    const first = memory.load('ada', () => old.promise)
+    const joined = memory.load('ada', () => Promise.reject(new Error('a second look')))
+    memory.forget('ada')
+    const changed = remember(credential({ generation: 2 }), settings)
+    const later = memory.load('ada', () => Promise.resolve(changed))
+    expect(await later).toBe(changed)
+    const before = remember(credential(), settings)
+    old.resolve(before)
+    expect(await first).toBe(before)
+    expect(await joined).toBe(before)
+    expect(memory.get('ada')).toBe(changed)
+  })
+
+  it('remembers nothing of what is not there, and looks again', async () => {
+    const memory = createCredentialMemory()
+    const absent = { unusable: 'not_connected' } as const
+    expect(await memory.load('ada', () => Promise.resolve(absent))).toBe(absent)
+    const found = remember(credential(), settings)
+    expect(await memory.load('ada', () => Promise.resolve(found))).toBe(found)
+  })
+
+  it('a look that failed is no answer to the next who asks', async () => {
+    const memory = createCredentialMemory()
+    const failed = memory.load('ada', () => Promise.reject(new Error('away')))
+    await expect(failed).rejects.toThrow('away')
+    const found = remember(credential(), settings)
+    expect(await memory.load('ada', () => Promise.resolve(found))).toBe(found)
   })
 
   it('forgets one person without the other', async () => {
