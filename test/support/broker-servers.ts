@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { findFreePort } from '../../src/demo/loopback-server.ts'
 import {
   startAuthorizationServer,
   startIdentityProvider,
@@ -13,6 +12,7 @@ import type { FileValues } from './config-files.ts'
 import type { NewClients } from '../../src/demo/sandbox-provider.ts'
 import { createTestDatabase, type TestDatabase } from './database.ts'
 import { canaryPrefixes, createSecretScan, type SecretScan } from './secret-scan.ts'
+import { findTestPort } from './test-port.ts'
 
 /** What a broker needs around it, and the configuration that joins them. */
 export type BrokerServers = {
@@ -67,7 +67,7 @@ export async function startBrokerServers(
   options: BrokerServersOptions = {},
 ): Promise<BrokerServers> {
   const scan = createSecretScan()
-  const port = await findFreePort()
+  const port = await findTestPort()
   const url = `http://127.0.0.1:${port}`
   const database = await createTestDatabase()
   const dataDir = await mkdtemp(join(tmpdir(), 'onbehalf-test-'))

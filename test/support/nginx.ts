@@ -3,7 +3,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { findFreePort } from '../../src/demo/loopback-server.ts'
+import { findTestPort } from './test-port.ts'
 
 const program = findProgram()
 
@@ -20,7 +20,7 @@ export async function startNginx(options: {
   readonly serviceKey: string
   readonly port?: number
 }): Promise<{ readonly url: string; readonly stop: () => Promise<void> }> {
-  const { name, port = await findFreePort() } = options
+  const { name, port = await findTestPort() } = options
   const directory = await mkdtemp(join(tmpdir(), 'onbehalf-nginx-'))
   const file = join(directory, 'nginx.conf')
   const recipe = await recipeWith({
