@@ -13,7 +13,7 @@ import {
 } from 'node:fs/promises'
 import os from 'node:os'
 import { dirname, join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { claimDataDirectory } from '../../../src/storage/data-directory.ts'
 import { openDatabase } from '../../../src/storage/database.ts'
 import { findBinaries, linkLibraries } from '../../../src/storage/embedded/binaries.ts'
@@ -30,10 +30,13 @@ import { fillDataDirectory } from '../../support/data-directory.ts'
 const isRoot = process.getuid?.() === 0
 const log = { info() {}, warn() {} }
 
+// Every test starts processes and databases: on a busy machine that takes its time.
+vi.setConfig({ testTimeout: 60_000 })
+
 let compiled: CompiledSources
 beforeAll(async () => {
   compiled = await compileSources()
-})
+}, 120_000)
 afterAll(() => compiled.remove())
 
 async function temporaryDirectory(): Promise<string> {
