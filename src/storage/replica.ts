@@ -32,6 +32,8 @@ const ownShare = 0.99
 const awayShare = 0.5
 /** How often those that are waited for are looked at, where notices do not come. */
 const lookEveryMs = 150
+/** How long who leaves waits for its own beat. One that takes longer met a database that is away. */
+const longestBeatMs = 2000
 
 type News = {
   present: boolean
@@ -69,6 +71,8 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
   let memory: ReplicaMemory | undefined
   let database: Database | undefined
   let beatNow = () => {}
+  /** The last beat, however it ends. */
+  let underWay = Promise.resolve()
   let seen = 0
   let acknowledged = 0
   let heard: Moment | undefined
@@ -77,7 +81,16 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
   let lookAgain = false
   let wake = () => {}
 
-  async function ask(sql: Sql): Promise<'again' | 'later'> {
+  function ask(sql: Sql): Promise<'again' | 'later'> {
+    const beat = beatOnce(sql)
+    underWay = beat.then(
+      () => {},
+      () => {},
+    )
+    return beat
+  }
+
+  async function beatOnce(sql: Sql): Promise<'again' | 'later'> {
     const sent = now()
     if (state !== 'joined') {
       const [told] = await sql<[{ now: Date }]>`SELECT now() AS now`
@@ -106,6 +119,8 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
       clock.heard({ sentAtMs: sent.monotonicMs, now: rows[0].now })
     }
     if (rows[0]?.present !== true) {
+      // Nobody takes care of the row of a replica that has left: every disconnect elsewhere would wait for it.
+      if (hasLeft()) return 'later'
       await enter(sql)
       return 'later'
     }
@@ -147,8 +162,10 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
     heardAt(sent)
   }
 
+  const hasLeft = () => state === 'left'
+
   function heardAt(sent: Moment): void {
-    if (state === 'left') return
+    if (hasLeft()) return
     if (isSilentAt(sent.monotonicMs)) cameBackMs = performance.now()
     lastHeardMs = Math.max(sent.monotonicMs, lastHeardMs ?? 0)
     if (heard === undefined || sent.monotonicMs > heard.monotonicMs) heard = sent
@@ -276,6 +293,8 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
       heard = undefined
       if (!wasIn || database === undefined) return
       const { run, sql } = database
+      // A beat that finds the row gone puts it there again.
+      await atMost(longestBeatMs, underWay)
       // A database that is gone must not keep a process from stopping: the others give it up.
       await run(() => sql`DELETE FROM replica WHERE id = ${id}`).catch(() => {})
     },
