@@ -166,7 +166,8 @@ export function addExtAuthzRoute(
 }
 
 function credentialAnswer({ header, value }: ResolvedCredential, requestId: string): Response {
-  return new Response(null, {
+  // Not null, which is sent as chunks: an announced length of 0 is one packet.
+  return new Response('', {
     status: 200,
     headers: {
       [header]: value,
