@@ -302,7 +302,7 @@ export async function startScene(
     // A call that the log has no room for is refused before it is an operation; who found that out is recorded later.
     const mayHaveNone = (outcome: Outcome) =>
       outcome.status === 0 || labelOf(outcome) === '503 audit_unavailable'
-    const idsOf = (some: readonly Outcome[]) => some.map(({ requestId }) => requestId)
+    const idsOf = (of: readonly Outcome[]) => of.map(({ requestId }) => requestId)
     const answered = new Set(idsOf(outcomes.filter((outcome) => !mayHaveNone(outcome))))
     const unanswered = new Set([...idsOf(outcomes.filter(mayHaveNone)), ...others])
     const look = async () => {
