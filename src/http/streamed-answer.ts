@@ -21,6 +21,7 @@ export function answerOnSocket(
   let isGone = false
   const response = new Promise<Response>((resolve) => {
     outgoing.once('close', () => {
+      clearImmediate(early)
       isGone = !outgoing.writableFinished
       if (isGone) gone()
       resolve(RESPONSE_ALREADY_SENT)

@@ -129,9 +129,7 @@ export function createWaitingStreams(ports: {
           return true
         } catch (error) {
           // Nothing of it has ended yet: what could not be asked is asked again.
-          const isLater =
-            isBrokerError(error, 'connect_required') || isBrokerError(error, 'storage_unavailable')
-          if (!isLater) stop()
+          if (!isBrokerError(error, 'connect_required', 'storage_unavailable')) stop()
           return false
         }
       }
