@@ -3,6 +3,7 @@ import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type HttpServer, startServer } from '../../src/http/server.ts'
 import { adaToken, createHttpRoom, type HttpRoom, serviceKey } from '../support/http-room.ts'
+import { rawExchange } from '../support/raw-exchange.ts'
 
 /** What only bytes on a socket can say: an HTTP client would tidy it up. */
 
@@ -19,15 +20,7 @@ type Answer = { status: number; head: string; body: string }
 
 /** Sends bytes and reads until the server closes. */
 async function send(text: string): Promise<Answer> {
-  const socket = connect(server.port, server.host)
-  await once(socket, 'connect')
-  const chunks: Buffer[] = []
-  socket.on('data', (chunk: Buffer) => chunks.push(chunk))
-  // A server may reset a connection whose request it did not read to its end; what it said before counts.
-  socket.on('error', () => {})
-  socket.write(text)
-  await once(socket, 'close')
-  const answer = Buffer.concat(chunks).toString()
+  const answer = (await rawExchange(server, text)).toString()
   const [head = '', ...rest] = answer.split('\r\n\r\n')
   return {
     status: Number(head.split(' ')[1]),

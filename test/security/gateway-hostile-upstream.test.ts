@@ -1,7 +1,7 @@
-import { once } from 'node:events'
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
+import { rawExchange } from '../support/raw-exchange.ts'
 import { type RawUpstream, startRawUpstream } from '../support/raw-upstream.ts'
 
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
@@ -46,16 +46,8 @@ describe('/proxy, with an upstream below HTTP', () => {
   /** All that comes back as bytes, until the gateway closes. */
   async function send(text: string): Promise<string> {
     const { port } = new URL(broker.url)
-    const socket = connect(Number(port), '127.0.0.1')
-    await once(socket, 'connect')
-    const chunks: Buffer[] = []
-    socket.on('data', (chunk: Buffer) => chunks.push(chunk))
-    socket.on('error', () => {})
-    socket.write(Buffer.from(text, 'latin1'))
-    await new Promise((resolve) => {
-      socket.on('close', resolve)
-    })
-    return Buffer.concat(chunks).toString('latin1')
+    const to = { host: '127.0.0.1', port: Number(port) }
+    return (await rawExchange(to, Buffer.from(text, 'latin1'))).toString('latin1')
   }
 
   const statusesIn = (answer: string) =>

@@ -3,6 +3,7 @@ import { connect } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 import { type PlainUpstream, startPlainUpstream } from '../support/plain-upstream.ts'
+import { rawExchange } from '../support/raw-exchange.ts'
 
 /** What only bytes on a socket can say to the gateway: an HTTP client would tidy it up. */
 describe('/proxy on a socket', () => {
@@ -35,15 +36,8 @@ describe('/proxy on a socket', () => {
   /** Sends bytes, and gives all that comes back until the gateway closes or is silent. */
   async function send(text: string | Buffer): Promise<string> {
     const { port } = new URL(broker.url)
-    const socket = connect(Number(port), '127.0.0.1')
-    await once(socket, 'connect')
-    const chunks: Buffer[] = []
-    socket.on('data', (chunk: Buffer) => chunks.push(chunk))
-    socket.on('error', () => {})
-    socket.setTimeout(1500, () => socket.destroy())
-    socket.write(text)
-    await once(socket, 'close')
-    return Buffer.concat(chunks).toString('latin1')
+    const to = { host: '127.0.0.1', port: Number(port) }
+    return (await rawExchange(to, text, 1500)).toString('latin1')
   }
 
   const statusesIn = (answer: string) =>
