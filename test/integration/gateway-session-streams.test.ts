@@ -161,6 +161,32 @@ describe('the GET stream of a session whose person connects anew', () => {
     expect(stream.ended()).toBeUndefined()
   })
 
+  it('is waited for by a call that finds it going up in the new session', async () => {
+    const session = await openSession()
+    await openStream(broker, session)
+    await expect.poll(() => gets.size).toBe(1)
+    const order: unknown[] = []
+    const held: (() => void)[] = []
+    upstream.answerWith((request, response) => {
+      const { body } = upstream.hits.at(-1) ?? { body: Buffer.alloc(0) }
+      const answerIt = () => answerAsServer(request, body, response, gets)
+      if (request.method === 'GET') held.push(() => order.push('GET'), answerIt)
+      else {
+        order.push(methodIn(body))
+        answerIt()
+      }
+    })
+    // The stream opens the session by itself, so that the call finds it open.
+    await broker.connect('ada')
+    await expect.poll(() => held.length).toBe(2)
+    const answer = call(broker, session)
+    setTimeout(() => {
+      for (const step of held) step()
+    }, 300)
+    await answer
+    expect(order).toEqual(['initialize', 'notifications/initialized', 'GET', 'tools/call'])
+  })
+
   it('that is opened after the person was done hears of it first, once, and not of what is not done', async () => {
     const session = await openSession()
     const prompt = elicitationIn(await call(broker, session))

@@ -53,6 +53,8 @@ type HeldStream = {
   seen: ConnectionStart | undefined
   /** Whether there is another now, with which it goes on. */
   look: () => Promise<boolean>
+  /** It has left the old one, and is not in the new one yet. */
+  isMoving: boolean
   /** Called when it has gone on. */
   readonly moved: Set<() => void>
 }
@@ -84,6 +86,7 @@ export function createWaitingStreams(ports: {
       const connected = await untilConnected(call, stream)
       if (connected === undefined) return
       stream.seen = connected.start
+      stream.isMoving = true
       try {
         if ((await goOn(connected.credential, stream)) === 'over') return
       } catch {
@@ -174,7 +177,9 @@ export function createWaitingStreams(ports: {
     stream.look = async () => {
       // A database that is away for long cuts the stream; who is asked again meanwhile is the next call.
       const start = await connectionWait.newStart(call, stream.seen).catch(() => undefined)
-      return start !== undefined && leaving.leave()
+      if (start === undefined || !leaving.leave()) return false
+      stream.isMoving = true
+      return true
     }
     const endWatch = openCalls.onChange(person, upstream.name, () => void stream.look())
     try {
@@ -186,6 +191,7 @@ export function createWaitingStreams(ports: {
   }
 
   function hasMoved(stream: HeldStream): void {
+    stream.isMoving = false
     for (const listener of stream.moved) listener()
     stream.moved.clear()
   }
@@ -197,7 +203,7 @@ export function createWaitingStreams(ports: {
       done = resolve
     })
     stream.moved.add(done)
-    if (await stream.look()) await moved
+    if (stream.isMoving || (await stream.look())) await moved
     stream.moved.delete(done)
   }
 
@@ -323,6 +329,7 @@ export function createWaitingStreams(ports: {
     try {
       await run(stream)
     } finally {
+      hasMoved(stream)
       streams.delete(stream)
       if (streams.size === 0 && held.get(key) === streams) held.delete(key)
     }
@@ -356,8 +363,10 @@ export function createWaitingStreams(ports: {
     follow,
     async handOver(session) {
       const streams = [...(held.get(Buffer.from(session.idHash).toString('hex')) ?? [])]
-      // One that is the upstream's has a reason to go on only where nobody has opened its session anew.
-      const concerned = streams.filter(({ seen }) => seen === undefined || session.at === undefined)
+      // One that is the upstream's has a reason to go on only where nobody has opened its session anew, or it did so itself.
+      const concerned = streams.filter(
+        ({ seen, isMoving }) => seen === undefined || isMoving || session.at === undefined,
+      )
       if (concerned.length === 0) return
       let timer: NodeJS.Timeout | undefined
       const late = new Promise((resolve) => {
@@ -365,6 +374,8 @@ export function createWaitingStreams(ports: {
       })
       await Promise.race([late, Promise.all(concerned.map(handOverOne))])
       clearTimeout(timer)
+      // Where it took too long, calls after this one do not wait again.
+      for (const stream of concerned) stream.isMoving = false
     },
     end() {
       isEnding = true
@@ -381,7 +392,7 @@ function elicitationComplete(elicitationId: string): JsonObject {
 }
 
 function newStream(seen: ConnectionStart | undefined): HeldStream {
-  return { seen, look: async () => false, moved: new Set() }
+  return { seen, look: async () => false, isMoving: false, moved: new Set() }
 }
 
 /** There are no sessions where there is `listen`, and ours are no business of the upstream's. */
