@@ -1,12 +1,12 @@
 import { performance } from 'node:perf_hooks'
 import type { BrokerConfig } from './config/broker-config.ts'
-import { type BrokerHooks, type ComposedBroker, compose } from './wiring/compose.ts'
 import type { EmbeddedResolver } from './core/embedded-resolver.ts'
 import { OperatorError } from './core/operator-error.ts'
 import { type HttpServer, startServer } from './http/server.ts'
 import { type BrokerLog, silentLog } from './log.ts'
 import { openStorage } from './storage/open-storage.ts'
 import { version } from './version.ts'
+import { type BrokerHooks, type ComposedBroker, compose } from './wiring/compose.ts'
 
 /** A broker with its storage open: to be embedded, or to listen by itself. */
 export type Broker = {
@@ -63,8 +63,8 @@ export async function openBroker(
 
   async function listen(): Promise<string> {
     const { host, port, metrics } = config.listen
-    const { app, metricsApp } = composed
-    const server = await listenAt({ fetch: app.fetch, host, port })
+    const { app, gatewayDoors, metricsApp } = composed
+    const server = await listenAt({ fetch: app.fetch, gatewayDoors, host, port })
     servers.push(server)
     if (metrics !== undefined && metricsApp !== undefined) {
       const fetch = (request: Request) => metricsApp.fetch(request)

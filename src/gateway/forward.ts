@@ -22,8 +22,12 @@ export type Forwarding = {
   readonly call: GatewayCall
   readonly method: string
   readonly target: string
-  /** As they came, or as the gateway changed them; what must not go up is taken out of them here. */
+  /** As they came; what must not go up is taken out of them here. */
   readonly headers: readonly string[]
+  /** Further names, in lower case, that do not go up. */
+  readonly withheld?: ReadonlySet<string>
+  /** What the gateway sends besides, names and values by turns. */
+  readonly added?: readonly string[]
   readonly body: GatewayBody
   readonly answer: StreamedAnswer
   /** `abort` ends the exchange when its caller leaves; `drain` reads it to its end, because leaving means nothing there. */
@@ -54,8 +58,6 @@ export type Forwarder = {
   readonly refuseCut: (call: GatewayCall, credential: ResolvedCredential) => Promise<void>
 }
 
-const framing: ReadonlySet<string> = new Set(['content-length'])
-
 /** How long an answer that nobody reads any more is read on. */
 const drainMs = 5 * 60_000
 
@@ -76,7 +78,9 @@ export function createForwarder(ports: {
       withLink(forwarding.call, error),
     )
     if (first !== 'refused') return first
-    const renewed = await resolver.resolve(resolution(forwarding.call, credential.fingerprint))
+    const renewed = await resolver.resolve(
+      resolution(forwarding.call, { rejected: credential.fingerprint }),
+    )
     const isTheSame = renewed.fingerprint === credential.fingerprint
     // What was not kept cannot be sent again; the caller's own next try has the renewed credential.
     if (isTheSame || forwarding.body.kind === 'once') throw rejected()
@@ -90,7 +94,7 @@ export function createForwarder(ports: {
     const lacksLink =
       isBrokerError(error, 'connect_required') && error.details.connectUrl === undefined
     if (!lacksLink || !isConnectable(call.upstream)) throw error
-    await resolver.resolve({ ...resolution(call), mayGoOnUnconnected: true })
+    await resolver.resolve(resolution(call, { mayGoOnUnconnected: true }))
     // Connected again meanwhile; whether the upstream did what it was asked is not known.
     throw new BrokerError('upstream_unavailable')
   }
@@ -160,8 +164,10 @@ export function createForwarder(ports: {
           headers: headersUp(headers, {
             inboundToken: call.bearer.reveal(),
             credential,
+            withheld: forwarding.withheld,
+            added: forwarding.added,
             // Counted again where all of it is at hand: the gateway may have changed it.
-            ...(body.kind === 'whole' ? { withheld: framing } : {}),
+            isCounted: body.kind === 'whole',
           }),
           body: body.kind === 'once' ? watched(body.content) : body.content,
         },
@@ -290,7 +296,10 @@ function rejected(): BrokerError {
 }
 
 /** What a gateway call asks of the resolver. */
-export function resolution(call: GatewayCall, refused?: string): ResolveRequest {
+export function resolution(
+  call: GatewayCall,
+  more: { readonly rejected?: string; readonly mayGoOnUnconnected?: boolean } = {},
+): ResolveRequest {
   const { person, bearer, upstream, requestId, startedAt } = call
   return {
     person,
@@ -298,7 +307,8 @@ export function resolution(call: GatewayCall, refused?: string): ResolveRequest 
     service: undefined,
     actor: { kind: 'user', id: person.userId },
     upstream,
-    rejected: refused,
+    rejected: more.rejected,
+    mayGoOnUnconnected: more.mayGoOnUnconnected === true,
     requestId,
     startedAt,
   }
@@ -312,21 +322,7 @@ export function linkIn(error: unknown): string {
 }
 
 /** What a head announces of its body. */
-export function announcedBytes(headers: readonly string[]): number | undefined {
-  const value = headerOf(headers, 'content-length')
+export function announcedBytes({ header }: GatewayCall): number | undefined {
+  const value = header('content-length')
   return value === undefined ? undefined : Number(value)
-}
-
-/** The first header of that name, in lower case, of names and values by turns. */
-export function headerOf(headers: readonly string[], name: string): string | undefined {
-  const index = headers.findIndex((key, at) => at % 2 === 0 && key.toLowerCase() === name)
-  return index === -1 ? undefined : headers[index + 1]
-}
-
-/** A head without the headers of these names, in lower case. */
-export function withoutHeaders(
-  headers: readonly string[],
-  names: ReadonlySet<string>,
-): readonly string[] {
-  return headers.filter((_, index) => !names.has(headers[index - (index % 2)]?.toLowerCase() ?? ''))
 }

@@ -58,18 +58,26 @@ export function createGateway(ports: {
   /** How much had been cut when a credential was asked for. */
   const cutsBefore = new WeakMap<ResolvedCredential, number>()
   const resolver: CredentialResolver = {
-    async resolve(request) {
+    resolve(request) {
       const cuts = openCalls.cuts()
-      try {
-        const credential = await ports.resolver.resolve(request)
-        cutsBefore.set(credential, cuts)
-        return credential
-      } finally {
-        // The record is safe before anything that it is about leaves.
-        await ports.records.settled()
-      }
+      const resolved = ports.resolver.resolve(request)
+      // What is at hand is only waited for until its record is safe.
+      if (resolved instanceof Promise) return recorded(resolved, cuts)
+      cutsBefore.set(resolved, cuts)
+      return ports.records.settled()?.then(() => resolved) ?? resolved
     },
   }
+  /** The record is safe before anything that it is about leaves. */
+  async function recorded(resolved: Promise<ResolvedCredential>, cuts: number) {
+    try {
+      const credential = await resolved
+      cutsBefore.set(credential, cuts)
+      return credential
+    } finally {
+      await ports.records.settled()
+    }
+  }
+
   const forwarder = createForwarder({
     resolver,
     upstreamClient,

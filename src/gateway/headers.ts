@@ -55,7 +55,11 @@ export function headersUp(
     readonly inboundToken: string
     readonly credential: { readonly header: string; readonly value: string }
     /** Further names, in lower case, that are not the caller's to send. */
-    readonly withheld?: ReadonlySet<string>
+    readonly withheld: ReadonlySet<string> | undefined
+    /** Names and values by turns, besides those of the caller. */
+    readonly added: readonly string[] | undefined
+    /** The length of the body is told by whoever sends it. */
+    readonly isCounted: boolean
   },
 ): string[] {
   const injected = call.credential.header.toLowerCase()
@@ -66,10 +70,11 @@ export function headersUp(
     const value = received[index + 1] ?? ''
     const key = name.toLowerCase()
     if (key === injected || named.has(key) || isWithheld(key)) continue
-    if (call.withheld?.has(key) === true) continue
+    if (call.withheld?.has(key) === true || (call.isCounted && key === 'content-length')) continue
     if (value.includes(call.inboundToken)) continue
     headers.push(name, value)
   }
+  if (call.added !== undefined) headers.push(...call.added)
   // Last and once: nothing that a caller sends stands beside it.
   headers.push(call.credential.header, call.credential.value)
   return headers
@@ -83,11 +88,13 @@ function isWithheld(name: string): boolean {
 
 /** The headers of an answer as the caller gets them. */
 export function headersBack(
-  received: Readonly<Record<string, string | readonly string[]>>,
+  received: Readonly<Record<string, string | readonly string[] | undefined>>,
 ): Record<string, string | string[]> {
   const named = namesIn(received['connection'])
   const headers: Record<string, string | string[]> = {}
-  for (const [name, value] of Object.entries(received)) {
+  for (const name of Object.keys(received)) {
+    const value = received[name]
+    if (value === undefined) continue
     if (notPassedBack.has(name) || name.startsWith(notPassedBackPrefix) || named.has(name)) continue
     headers[name] = typeof value === 'string' ? value : [...value]
   }
@@ -102,15 +109,20 @@ function isHtml(contentType: string | readonly string[] | undefined): boolean {
 }
 
 function namedByConnection(received: readonly string[]): ReadonlySet<string> {
-  const values: string[] = []
+  let values: string[] | undefined
   for (let index = 0; index + 1 < received.length; index += 2) {
-    if (received[index]?.toLowerCase() === 'connection') values.push(received[index + 1] ?? '')
+    const name = received[index]
+    if (name?.length !== 10 || name.toLowerCase() !== 'connection') continue
+    values ??= []
+    values.push(received[index + 1] ?? '')
   }
   return namesIn(values)
 }
 
+const none: ReadonlySet<string> = new Set()
+
 function namesIn(values: string | readonly string[] | undefined): ReadonlySet<string> {
-  if (values === undefined) return new Set()
+  if (values === undefined) return none
   const text = typeof values === 'string' ? values : values.join(',')
   return new Set(text.split(',').map((name) => name.trim().toLowerCase()))
 }

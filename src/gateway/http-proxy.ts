@@ -30,9 +30,12 @@ export function createHttpProxy(ports: {
       })
     }
     const { headers, answer } = call
-    refuseAnnounced(announcedBytes(headers))
-    const credential = await ports.resolver.resolve(resolution(call))
-    const body = await readBody(call.body, announcedBytes(headers))
+    refuseAnnounced(announcedBytes(call))
+    // Both at once: the record becomes safe while the body comes.
+    const [credential, body] = await Promise.all([
+      ports.resolver.resolve(resolution(call)),
+      readBody(call.body, announcedBytes(call)),
+    ])
     const outcome = await ports.forwarder.forward(
       {
         call,

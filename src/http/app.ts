@@ -4,9 +4,11 @@ import { createCallers } from './callers.ts'
 import { createCookies } from './cookies.ts'
 import { createEdge } from './edge.ts'
 import { createFailures } from './failures.ts'
+import { createGatewayDoors, type GatewayDoors } from './gateway-doors.ts'
 import type { HttpApp, HttpEnv } from './http-env.ts'
 import { createPageRoutes } from './page-routes.ts'
 import { createProblems } from './problem.ts'
+import { createRouter } from './router.ts'
 import { addActivityRoutes } from './routes/activity.ts'
 import { addActivityPage } from './routes/activity-page.ts'
 import { addActivityProofRoutes } from './routes/activity-proof.ts'
@@ -27,12 +29,17 @@ import { addOpenApiRoutes } from './routes/openapi.ts'
 import { addResolveRoute } from './routes/resolve.ts'
 import { addSignInRoutes } from './routes/sign-in.ts'
 import { addWellKnownRoutes } from './routes/well-known.ts'
-import { createRouter } from './router.ts'
 import { createRoutes, methodsAt } from './routing.ts'
 import type { HttpServices } from './services.ts'
 
-/** The broker's HTTP application: the order of what a request meets, and which routes there are. Nothing else. */
-export function createApp(services: HttpServices): HttpApp {
+/**
+ * The broker's HTTP application: the order of what a request meets, and which routes there are. Nothing else. The gateway's
+ * doors are in it, and beside it for a server that leads there by itself.
+ */
+export function createApp(services: HttpServices): {
+  readonly app: HttpApp
+  readonly gatewayDoors: GatewayDoors
+} {
   const app = new OpenAPIHono<HttpEnv>({ router: createRouter() })
   const cookies = createCookies(services.publicUrl)
   const problems = createProblems(services)
@@ -54,6 +61,8 @@ export function createApp(services: HttpServices): HttpApp {
   // Before the edge, which it does without: see there. So it stands alone in the router, too.
   addResolveRoute(app, services, problems)
   addExtAuthzRoute(app, services, problems)
+  const gatewayDoors = createGatewayDoors(services, problems)
+  addGatewayRoutes(app, gatewayDoors)
 
   app.use('*', createEdge({ ...services, methodsAt: (path) => methodsAt(app, path) }))
   addConnectionRoutes(routes, services)
@@ -64,7 +73,6 @@ export function createApp(services: HttpServices): HttpApp {
   addActivityReportRoutes(routes, services)
   addActivityStreamRoute(routes, services)
   addActivityRoutes(routes, services)
-  addGatewayRoutes(app, services)
   addHealthRoutes(routes, services, problems)
   if (services.metrics !== undefined) addMetricsRoute(routes, services.metrics)
   addWellKnownRoutes(app, services)
@@ -75,5 +83,5 @@ export function createApp(services: HttpServices): HttpApp {
   addConnectionPages(app, pageRoutes, services)
   addActivityPage(pageRoutes, services)
   addAssetRoutes(app, services)
-  return app
+  return { app, gatewayDoors }
 }

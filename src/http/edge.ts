@@ -1,14 +1,23 @@
 import { randomUUID } from 'node:crypto'
+import type { IncomingHttpHeaders } from 'node:http'
 import type { MiddlewareHandler } from 'hono'
 import { BrokerError } from '../core/errors.ts'
 import type { Clock } from '../core/ports/clock.ts'
-import type { HttpContext, HttpEnv } from './http-env.ts'
+import type { HttpEnv } from './http-env.ts'
 import { securityHeaders } from './security-headers.ts'
 
 /** No route of ours is that long; before anything is done for it. */
 const longestPath = 2048
 
-const methods: readonly string[] = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+export const methods: readonly string[] = [
+  'GET',
+  'HEAD',
+  'POST',
+  'PUT',
+  'PATCH',
+  'DELETE',
+  'OPTIONS',
+]
 
 /** Headers of which a second one makes two programs on the way disagree about the request (RFC 9110 §5.3, RFC 9112 §3.2). */
 const singleHeaders: ReadonlySet<string> = new Set([
@@ -31,14 +40,13 @@ export function createEdge(ports: {
     const requestId = requestIdOf(c.req.header('x-request-id'))
     c.set('requestId', requestId)
     c.set('startedAt', ports.clock.now())
-    refuseAmbiguousHead(c)
+    refuseAmbiguousHead(c.env?.incoming)
     if (!methods.includes(c.req.method)) {
       const allowedMethods = ports.methodsAt(c.req.path)
       throw new BrokerError('method_not_allowed', { allowedMethods })
     }
-    refuseDotSegments(c)
-    const isCarried = c.req.path.startsWith('/proxy/')
-    if (c.req.path.length > longestPath && !isCarried) throw new BrokerError('not_found')
+    refuseDotSegments(c.env?.incoming?.url)
+    if (c.req.path.length > longestPath) throw new BrokerError('not_found')
     await next()
     const answer = c.res.headers
     // One that is out already said all of this itself.
@@ -51,13 +59,16 @@ export function createEdge(ports: {
 const uuid = /^[\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12}$/i
 
 /** The caller's own id where it is a UUID, else a new one: nothing else of a caller's choosing reaches the activity log. */
-export function requestIdOf(sent: string | undefined): string {
-  return sent !== undefined && uuid.test(sent) ? sent.toLowerCase() : randomUUID()
+export function requestIdOf(sent: string | readonly string[] | undefined): string {
+  return typeof sent === 'string' && uuid.test(sent) ? sent.toLowerCase() : randomUUID()
 }
 
 /** Of what came over a socket: elsewhere nobody else has read the same bytes. @throws BrokerError invalid_request */
-export function refuseAmbiguousHead(c: HttpContext): void {
-  const incoming = c.env?.incoming
+export function refuseAmbiguousHead(
+  incoming:
+    | { readonly headers: IncomingHttpHeaders; readonly rawHeaders: readonly string[] }
+    | undefined,
+): void {
   if (incoming === undefined) return
   const { headers, rawHeaders } = incoming
   const transferEncoding = headers['transfer-encoding']
@@ -78,10 +89,10 @@ export function refuseAmbiguousHead(c: HttpContext): void {
 
 /**
  * The path that is routed has its dots resolved: `/proxy/x/../../api` would be ours, and to whoever decided on the way here by
- * what it begins with another's.
+ * what it begins with another's. @throws BrokerError invalid_request
  */
-function refuseDotSegments(c: HttpContext): void {
-  const [path = ''] = c.env?.incoming?.url?.split('?', 1) ?? []
+export function refuseDotSegments(target: string | undefined): void {
+  const [path = ''] = target?.split('?', 1) ?? []
   if (!/[\\/](?:\.|%2e){1,2}(?:[\\/]|$)/i.test(path)) return
   throw new BrokerError('invalid_request', {
     field: 'path',

@@ -3,6 +3,8 @@ import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener, type HttpBindings, RequestError } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import type { GatewayDoors } from './gateway-doors.ts'
+import { enterFromSocket } from './gateway-socket.ts'
 import { plainProblem } from './problem.ts'
 
 /** A listening HTTP server. */
@@ -19,10 +21,12 @@ type Fetch = (request: Request, env: HttpBindings) => Response | Promise<Respons
 /** @throws NodeJS.ErrnoException such as EADDRINUSE */
 export async function startServer(options: {
   readonly fetch: Fetch
+  /** What leads to the gateway goes there without the application. */
+  readonly gatewayDoors?: GatewayDoors
   readonly host: string
   readonly port: number
 }): Promise<HttpServer> {
-  const { host, port } = options
+  const { host, port, gatewayDoors } = options
   const listener = getRequestListener(
     (request, env) => {
       const answer = options.fetch(request, env as HttpBindings)
@@ -58,6 +62,10 @@ export async function startServer(options: {
     }
     answers.set(incoming.socket, outgoing)
     silent.delete(incoming.socket)
+    if (gatewayDoors?.has(incoming.url ?? '') === true && isPlainHost(incoming.headers.host)) {
+      void enterFromSocket(gatewayDoors, incoming, outgoing)
+      return
+    }
     // Nothing of an answer that cannot be written may end the process.
     listener(incoming, outgoing).catch(() => outgoing.destroy())
   })
@@ -81,6 +89,11 @@ export async function startServer(options: {
   const address = server.address()
   const listening = typeof address === 'object' && address !== null ? address.port : port
   return { host, port: listening, close: (graceMs) => close(server, silent, graceMs) }
+}
+
+/** Any other may be an impossible one, which the application's listener refuses. */
+function isPlainHost(host: string | undefined): boolean {
+  return host === undefined || /^[\w.-]+(?::\d{1,5})?$/.test(host)
 }
 
 /** Hono answers HEAD with a copy, in which the server would not see that the answer is out. */

@@ -136,7 +136,7 @@ function exchange(
       if (coding !== undefined && String(coding).toLowerCase() !== 'chunked')
         return giveUp('broken')
       begun = true
-      receiver.head({ status, headers: present(headers, status) })
+      receiver.head({ status, headers: headersOf(headers, status) })
     },
     onResponseData(current, chunk) {
       if (!aborted && !receiver.data(chunk)) current.pause()
@@ -180,17 +180,18 @@ function bodyOf(body: UpstreamRequest['body']): NonNullable<DispatchBody> | null
 
 type DispatchBody = Dispatcher.DispatchOptions['body']
 
-function present(
-  headers: Readonly<Record<string, string | readonly string[] | undefined>>,
+type AnswerHeaders = Readonly<Record<string, string | readonly string[]>>
+
+function headersOf(
+  received: Readonly<Record<string, string | readonly string[] | undefined>>,
   status: number,
-): Record<string, string | readonly string[]> {
-  const kept: Record<string, string | readonly string[]> = {}
-  for (const [name, value] of Object.entries(headers)) {
-    if (value !== undefined) kept[name] = value
-  }
+): AnswerHeaders {
+  // undici's types allow for values that are not there; they never come.
+  const headers = received as AnswerHeaders
+  if (status !== 204) return headers
   // There is no body, and whoever believes that there is takes the next answer for it (RFC 9110 §8.6).
-  if (status === 204) delete kept['content-length']
-  return kept
+  const { 'content-length': _length, ...others } = headers
+  return others
 }
 
 /** By undici's codes and by the words of our own connector. */

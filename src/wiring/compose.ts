@@ -1,11 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
-import { type ActivityProof, createActivityProof } from './activity-proof.ts'
-import { createActivityQuestions } from './activity-questions.ts'
 import { createAcquisitionMethods, createAuthorizationClient } from '../acquisition/index.ts'
 import type { BrokerConfig } from '../config/broker-config.ts'
-import { createBackgroundRenewals } from '../core/background-renewals.ts'
 import { createAdministration } from '../core/administration.ts'
+import { createBackgroundRenewals } from '../core/background-renewals.ts'
 import { createConnections } from '../core/connections.ts'
 import { createCredentialAcquirer } from '../core/credential-acquirer.ts'
 import { createCredentialMemory } from '../core/credential-memory.ts'
@@ -24,19 +22,16 @@ import { createRefreshCoordinator } from '../core/refresh-coordinator.ts'
 import { createReplicaMemory } from '../core/replica-memory.ts'
 import { createResolutionRecorder } from '../core/resolution-recorder.ts'
 import type { Secret } from '../core/secret.ts'
+import { createServerChanges } from '../core/server-changes.ts'
 import { waitAtMost } from '../core/single-flight.ts'
 import type { CredentialMode, Upstream } from '../core/upstream.ts'
-import { createServerChanges } from '../core/server-changes.ts'
 import { createWakeups } from '../core/wakeups.ts'
-import { createDiscovery } from './discovery.ts'
 import { createGateway } from '../gateway/gateway.ts'
 import { createOpenCalls } from '../gateway/open-calls.ts'
 import { createApp } from '../http/app.ts'
+import type { GatewayDoors } from '../http/gateway-doors.ts'
 import type { HttpApp } from '../http/http-env.ts'
 import { createMetricsApp } from '../http/routes/metrics.ts'
-import { createIdentity } from './identity.ts'
-import { keyCheckOf, keyringOf } from './keys.ts'
-import { corruptValue, createRecording, systemRequest } from './recording.ts'
 import type { BrokerLog } from '../log.ts'
 import { createMetrics } from '../metrics/metrics.ts'
 import { createHttpClient } from '../outbound/http-client.ts'
@@ -58,6 +53,12 @@ import { createGatewaySessionRecords } from '../storage/gateway-session-records.
 import { createOverviewRecords } from '../storage/overview-records.ts'
 import { createStepUpRecords } from '../storage/step-up-records.ts'
 import { createUpstreamServerRecords } from '../storage/upstream-server-records.ts'
+import { type ActivityProof, createActivityProof } from './activity-proof.ts'
+import { createActivityQuestions } from './activity-questions.ts'
+import { createDiscovery } from './discovery.ts'
+import { createIdentity } from './identity.ts'
+import { keyCheckOf, keyringOf } from './keys.ts'
+import { corruptValue, createRecording, systemRequest } from './recording.ts'
 
 /** The databases that the rooms ask, so that a search or a batch never keeps a call waiting. */
 export type Databases = {
@@ -81,6 +82,7 @@ export type BrokerHooks = {
 /** The house with every room in it, not listening yet. */
 export type ComposedBroker = {
   readonly app: HttpApp
+  readonly gatewayDoors: GatewayDoors
   /** Absent where the metrics are part of `app`. */
   readonly metricsApp: { fetch(request: Request): Response | Promise<Response> } | undefined
   readonly resolver: EmbeddedResolver
@@ -282,7 +284,7 @@ export function compose(options: {
   })
 
   const { protectedResources } = identity
-  const app = createApp({
+  const { app, gatewayDoors } = createApp({
     publicUrl,
     upstreams,
     returnTo: config.returnTo,
@@ -328,6 +330,7 @@ export function compose(options: {
 
   return {
     app,
+    gatewayDoors,
     metricsApp: config.listen.metrics === undefined ? undefined : createMetricsApp(metrics),
     resolver: createEmbeddedResolver({
       upstreams,

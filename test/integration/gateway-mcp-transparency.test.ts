@@ -1,6 +1,6 @@
 import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/client'
-import { z } from 'zod'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { z } from 'zod'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 import { type RichMcpUpstream, startRichMcpUpstream } from '../support/rich-mcp-upstream.ts'
 
@@ -162,7 +162,9 @@ describe('what works against an MCP server directly works the same through the g
     expect(initialized).toBe(202)
     const here = upstream.holders.length
     expect(await rawCall(broker, 'grace', id)).toBe(404)
-    expect(await rawCall(broker, 'ada', `${id.slice(0, -1)}A`)).toBe(404)
+    expect(await rawCall(broker, 'ada', `${id.startsWith('A') ? 'B' : 'A'}${id.slice(1)}`)).toBe(
+      404,
+    )
     expect(await rawCall(broker, 'ada', undefined)).toBe(400)
     expect(upstream.holders.length).toBe(here)
     expect(await rawCall(other, 'ada', id)).toBe(200)

@@ -4,11 +4,11 @@ import type { ConnectionStatus } from '../../src/core/credential.ts'
 import { BrokerError } from '../../src/core/errors.ts'
 import type { ActivityVerdict } from '../../src/core/ports/activity-proof.ts'
 import type { ActivityPublicKey } from '../../src/core/ports/activity-signer.ts'
+import type { ActivityFilter, ActivityRecord } from '../../src/core/ports/activity-store.ts'
 import type {
   AdministeredConnection,
   ConnectionFilter,
 } from '../../src/core/ports/administration.ts'
-import type { ActivityFilter, ActivityRecord } from '../../src/core/ports/activity-store.ts'
 import type {
   ConnectionView,
   ConnectPageView,
@@ -391,7 +391,7 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
     ...overrides,
   }
 
-  return { app: createApp(httpServices), room, services: httpServices }
+  return { app: createApp(httpServices).app, room, services: httpServices }
 }
 
 function csrfOf(session: string): string {

@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream'
 import type { Person } from '../caller.ts'
 import type { Secret } from '../secret.ts'
 import type { Upstream } from '../upstream.ts'
@@ -28,7 +29,9 @@ export type GatewayCall = {
   readonly tail: string
   /** Names and values by turns, as they came. */
   readonly headers: readonly string[]
-  readonly body: AsyncIterable<Uint8Array> | undefined
+  /** The value of one of them, by its name in lower case. */
+  readonly header: (name: string) => string | undefined
+  readonly body: Readable | undefined
   readonly answer: StreamedAnswer
 }
 

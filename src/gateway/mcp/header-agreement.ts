@@ -1,4 +1,4 @@
-import { headerOf } from '../forward.ts'
+import type { GatewayCall } from '../../core/ports/gateway.ts'
 import { isObject, type McpMessage } from './json-rpc.ts'
 import { metaKey } from './revisions.ts'
 
@@ -11,17 +11,17 @@ export function claimedRevision(message: McpMessage): string | undefined {
 
 /** What of the head and the body of a 2026-07-28 message disagree, as the name of the header; undefined where they agree. */
 export function disagreement(
-  headers: readonly string[],
+  { header }: GatewayCall,
   message: McpMessage,
 ): 'MCP-Protocol-Version' | 'Mcp-Method' | 'Mcp-Name' | undefined {
   // Whoever decides by the head and whoever runs the body must mean the same call.
-  if (headerOf(headers, 'mcp-protocol-version') !== claimedRevision(message)) {
+  if (header('mcp-protocol-version') !== claimedRevision(message)) {
     return 'MCP-Protocol-Version'
   }
-  if (headerOf(headers, 'mcp-method') !== message.method) return 'Mcp-Method'
+  if (header('mcp-method') !== message.method) return 'Mcp-Method'
   const member = nameMembers[message.method ?? '']
   if (member === undefined) return undefined
-  return plain(headerOf(headers, 'mcp-name')) === message.params[member] ? undefined : 'Mcp-Name'
+  return plain(header('mcp-name')) === message.params[member] ? undefined : 'Mcp-Name'
 }
 
 /** Where the name stands that the head repeats. */
@@ -31,17 +31,23 @@ const nameMembers: Readonly<Record<string, string>> = {
   'tools/call': 'name',
 }
 
-const single: readonly string[] = [
+const single: ReadonlySet<string> = new Set([
   'mcp-method',
   'mcp-name',
   'mcp-protocol-version',
   'mcp-session-id',
-]
+])
 
 /** Whether a header that decides came more than once: this gateway and the upstream could read different ones. */
 export function isAmbiguous(headers: readonly string[]): boolean {
-  const names = headers.filter((_, index) => index % 2 === 0).map((name) => name.toLowerCase())
-  return single.some((name) => names.indexOf(name) !== names.lastIndexOf(name))
+  let seen = ''
+  for (let index = 0; index < headers.length; index += 2) {
+    const name = headers[index]?.toLowerCase() ?? ''
+    if (!single.has(name)) continue
+    if (seen.includes(`${name} `)) return true
+    seen += `${name} `
+  }
+  return false
 }
 
 /** Values that no header may hold are sent in Base64 between markers. */

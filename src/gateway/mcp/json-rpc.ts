@@ -34,7 +34,9 @@ export function parseBody(
 ): { readonly messages: readonly McpMessage[]; readonly isBatch: boolean } | undefined {
   let parsed: unknown
   try {
-    parsed = JSON.parse(Buffer.from(body ?? []).toString('utf8'))
+    // Over the same bytes: a copy is a good part of what a small call costs.
+    const { buffer, byteOffset, byteLength } = body ?? new Uint8Array()
+    parsed = JSON.parse(Buffer.from(buffer, byteOffset, byteLength).toString('utf8'))
   } catch {
     return undefined
   }

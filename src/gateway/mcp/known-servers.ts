@@ -16,9 +16,12 @@ import { mcpTarget } from './target.ts'
 
 /** What upstreams said of themselves, to whomever: what people see who are not connected yet. */
 export type KnownServers = {
-  readonly find: (upstream: string) => Promise<UpstreamServerRecord>
+  readonly find: (upstream: string) => UpstreamServerRecord | Promise<UpstreamServerRecord>
   /** Asks an upstream that was never asked, with the credential of the first person who has one. Never rejects. */
-  readonly ask: (call: GatewayCall, credential: ResolvedCredential) => Promise<UpstreamServerRecord>
+  readonly ask: (
+    call: GatewayCall,
+    credential: ResolvedCredential,
+  ) => UpstreamServerRecord | Promise<UpstreamServerRecord>
   /** Notes what an answer to `initialize` or `server/discover` says. */
   readonly note: (upstream: string, result: JsonObject) => Promise<void>
 }
@@ -40,8 +43,13 @@ export function createKnownServers(ports: {
   const failed = new LRUCache<string, true>({ max: 1000, ttl: askAgainMs })
   const asking = new Map<string, Promise<UpstreamServerRecord>>()
 
-  async function find(upstream: string): Promise<UpstreamServerRecord> {
-    const known = kept.get(upstream) ?? (await records.find(upstream))
+  function find(upstream: string): UpstreamServerRecord | Promise<UpstreamServerRecord> {
+    return kept.get(upstream) ?? read(upstream)
+  }
+
+  async function read(upstream: string): Promise<UpstreamServerRecord> {
+    const known = await records.find(upstream)
+    // Once read and not once asked: a busy replica, too, has to hear of what another one noted.
     kept.set(upstream, known)
     return known
   }
@@ -84,23 +92,32 @@ export function createKnownServers(ports: {
     return find(upstream)
   }
 
+  async function askOnce(
+    call: GatewayCall,
+    credential: ResolvedCredential,
+  ): Promise<UpstreamServerRecord> {
+    const upstream = call.upstream.name
+    const known = await find(upstream)
+    if (known.revisions !== undefined || failed.has(upstream)) return known
+    const question =
+      asking.get(upstream) ??
+      discover(call, credential)
+        .catch(() => {
+          failed.set(upstream, true)
+          return known
+        })
+        .finally(() => asking.delete(upstream))
+    asking.set(upstream, question)
+    // What it says matters to people who are not connected; the call of this one goes on.
+    return Promise.race([question, sleep(longestAskMs, known, { ref: false })])
+  }
+
   return {
     find,
-    async ask(call, credential) {
-      const upstream = call.upstream.name
-      const known = await find(upstream)
-      if (known.revisions !== undefined || failed.has(upstream)) return known
-      const question =
-        asking.get(upstream) ??
-        discover(call, credential)
-          .catch(() => {
-            failed.set(upstream, true)
-            return known
-          })
-          .finally(() => asking.delete(upstream))
-      asking.set(upstream, question)
-      // What it says matters to people who are not connected; the call of this one goes on.
-      return Promise.race([question, sleep(longestAskMs, known, { ref: false })])
+    ask(call, credential) {
+      const known = find(call.upstream.name)
+      if ('revisions' in known && known.revisions !== undefined) return known
+      return askOnce(call, credential)
     },
     async note(upstream, result) {
       const said = { revisions: revisionsIn(result), capabilities: capabilitiesIn(result) }

@@ -1,7 +1,7 @@
 import { BrokerError } from '../../core/errors.ts'
 import type { GatewayCall } from '../../core/ports/gateway.ts'
 import { type GatewayBody, mostBytes, readBody } from '../body.ts'
-import { announcedBytes, headerOf } from '../forward.ts'
+import { announcedBytes } from '../forward.ts'
 import { sendJson } from './answers.ts'
 import { claimedRevision, isAmbiguous } from './header-agreement.ts'
 import { errorCode, errorOf, type McpMessage, parseBody } from './json-rpc.ts'
@@ -16,16 +16,16 @@ export function createMcpGateway(ports: {
   const { modern, sessionEra } = ports
 
   async function post(call: GatewayCall): Promise<void> {
-    const { answer, headers } = call
+    const { answer } = call
     // Read to its end: nothing can be said of a message before.
-    const body = await readBody(call.body, announcedBytes(headers), mostBytes)
+    const body = await readBody(call.body, announcedBytes(call), mostBytes)
     if (body.kind === 'once') throw new BrokerError('payload_too_large')
     const parsed = parseBody(body.content)
     const [first] = parsed?.messages ?? []
     if (parsed === undefined || first === undefined) {
       return sendJson(answer, 400, errorOf(undefined, errorCode.parseError, 'This is no JSON-RPC.'))
     }
-    const named = headerOf(headers, 'mcp-protocol-version')
+    const named = call.header('mcp-protocol-version')
     const claimed = claimedRevision(first)
     if (claimed === modernRevision || named === modernRevision) {
       if (!parsed.isBatch) return modern(call, body, first)
@@ -44,10 +44,10 @@ export function createMcpGateway(ports: {
       const text = 'A header came twice.'
       return sendJson(call.answer, 400, errorOf(undefined, errorCode.headerMismatch, text))
     }
-    const isModern = headerOf(call.headers, 'mcp-protocol-version') === modernRevision
+    const isModern = call.header('mcp-protocol-version') === modernRevision
     if (call.method === 'POST') return post(call)
     if ((call.method === 'GET' || call.method === 'DELETE') && !isModern) {
-      const named = headerOf(call.headers, 'mcp-protocol-version')
+      const named = call.header('mcp-protocol-version')
       if (named !== undefined && !sessionRevisions.includes(named)) {
         return refuseRevision(call, undefined, named)
       }

@@ -1,7 +1,7 @@
 import type { CredentialResolver, ResolvedCredential } from '../../core/ports/broker-services.ts'
 import type { GatewayCall } from '../../core/ports/gateway.ts'
 import type { GatewayBody } from '../body.ts'
-import { type Forwarder, linkIn, resolution, withoutHeaders } from '../forward.ts'
+import { type Forwarder, linkIn, resolution } from '../forward.ts'
 import type { StepUpLinks } from '../step-up.ts'
 import { sendAccepted, sendJson } from './answers.ts'
 import { answerTo, type CollectedAnswer, copied, resultIn } from './collected-answer.ts'
@@ -43,12 +43,13 @@ export function createModernMcp(ports: {
 
   return async (call, received, message) => {
     const { answer, person, upstream } = call
-    const differs = disagreement(call.headers, message)
+    const differs = disagreement(call, message)
     if (differs !== undefined) {
       const text = `${differs} and the body disagree.`
       return sendJson(answer, 400, errorOf(message.id, errorCode.headerMismatch, text))
     }
-    const known = await knownServers.find(upstream.name)
+    const found = knownServers.find(upstream.name)
+    const known = found instanceof Promise ? await found : found
     if (known.revisions?.length === 0) return refuseRevision(call, message)
 
     const state = requestStates.judge(person, upstream.name, message)
@@ -69,7 +70,8 @@ export function createModernMcp(ports: {
     if (isConnectTool(message, upstream)) {
       return sendJson(answer, 200, alreadyConnected(message, 'modern', upstream))
     }
-    await knownServers.ask(call, standing.credential)
+    const asked = knownServers.ask(call, standing.credential)
+    if (asked instanceof Promise) await asked
     // What is ours of a retry is none of the upstream's business; everything else goes up as it came.
     const body: GatewayBody =
       state.kind === 'foreign'
@@ -83,7 +85,8 @@ export function createModernMcp(ports: {
           call,
           method: 'POST',
           target: mcpTarget(upstream),
-          headers: withoutHeaders(call.headers, asksWho ? ownReadNames : sessionHeaderNames),
+          headers: call.headers,
+          withheld: asksWho ? ownReadNames : sessionHeaderNames,
           body,
           answer: asksWho ? copied(answer, (copy) => void noteServer(call, message, copy)) : answer,
           whenGone: 'abort',
@@ -136,10 +139,9 @@ export function createModernMcp(ports: {
 
   async function standingOf(call: GatewayCall, message: McpMessage): Promise<Standing> {
     try {
-      const credential = await resolver.resolve({
-        ...resolution(call),
-        mayGoOnUnconnected: isAnsweredHere(message),
-      })
+      const credential = await resolver.resolve(
+        resolution(call, { mayGoOnUnconnected: isAnsweredHere(message) }),
+      )
       return { kind: 'connected', credential }
     } catch (error) {
       return { kind: 'unconnected', link: linkIn(error) }

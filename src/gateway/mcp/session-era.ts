@@ -3,7 +3,7 @@ import type { CredentialResolver, ResolvedCredential } from '../../core/ports/br
 import type { GatewayCall, StreamedAnswer } from '../../core/ports/gateway.ts'
 import type { GatewaySessionRecord } from '../../core/ports/gateway-session-records.ts'
 import type { GatewayBody } from '../body.ts'
-import { type Forwarder, headerOf, linkIn, resolution, withoutHeaders } from '../forward.ts'
+import { type Forwarder, linkIn, resolution } from '../forward.ts'
 import type { StepUpLink, StepUpLinks } from '../step-up.ts'
 import { sendAccepted, sendJson } from './answers.ts'
 import { answerTo, collect, resultIn } from './collected-answer.ts'
@@ -55,7 +55,7 @@ export function createSessionEraMcp(ports: {
 
   /** Undefined where the call was answered: a session that is missing, unknown, or somebody else's. */
   async function sessionOf(call: GatewayCall): Promise<GatewaySessionRecord | undefined> {
-    const id = headerOf(call.headers, 'mcp-session-id')
+    const id = call.header('mcp-session-id')
     if (id === undefined) {
       const text = 'Mcp-Session-Id is missing.'
       sendJson(call.answer, 400, errorOf(undefined, errorCode.invalidRequest, text))
@@ -71,10 +71,9 @@ export function createSessionEraMcp(ports: {
   /** Without a message it is about a stream, which can wait. */
   async function standingOf(call: GatewayCall, message?: McpMessage): Promise<Standing> {
     try {
-      const credential = await resolver.resolve({
-        ...resolution(call),
-        mayGoOnUnconnected: message === undefined || isAnsweredHere(message),
-      })
+      const credential = await resolver.resolve(
+        resolution(call, { mayGoOnUnconnected: message === undefined || isAnsweredHere(message) }),
+      )
       return { kind: 'connected', credential }
     } catch (error) {
       return { kind: 'unconnected', link: linkIn(error) }
@@ -125,7 +124,8 @@ export function createSessionEraMcp(ports: {
             call,
             method: 'POST',
             target: mcpTarget(upstream),
-            headers: withoutHeaders(call.headers, ownReadNames),
+            headers: call.headers,
+            withheld: ownReadNames,
             body,
             answer: to,
             whenGone: 'abort',
@@ -172,7 +172,9 @@ export function createSessionEraMcp(ports: {
           call,
           method: sent.method,
           target: mcpTarget(call.upstream),
-          headers: [...withoutHeaders(call.headers, sessionHeaderNames), ...sessionHeaders(at)],
+          headers: call.headers,
+          withheld: sent.method === 'GET' ? ownReadNames : sessionHeaderNames,
+          added: sessionHeaders(at),
           body: sent.body,
           answer: withoutSessionHeader(call.answer),
           whenGone: sent.method === 'GET' ? 'abort' : 'drain',
@@ -280,10 +282,9 @@ export function createSessionEraMcp(ports: {
       const standing = await standingOf(call)
       if (standing.kind === 'unconnected') return waitingStreams.get(call, session)
       const body: GatewayBody = { kind: 'whole', content: undefined }
-      const headers = withoutHeaders(call.headers, packing)
       try {
         await waitingStreams.follow(call, session, (answer) =>
-          forwardInSession({ ...call, headers, answer }, session, standing.credential, {
+          forwardInSession({ ...call, answer }, session, standing.credential, {
             method: 'GET',
             body,
           }),
@@ -306,7 +307,7 @@ export function createSessionEraMcp(ports: {
   /** The client is done with it, whatever the upstream says. */
   async function endAtUpstream(call: GatewayCall, session: GatewaySessionRecord): Promise<void> {
     try {
-      const credential = await resolver.resolve({ ...resolution(call), mayGoOnUnconnected: true })
+      const credential = await resolver.resolve(resolution(call, { mayGoOnUnconnected: true }))
       const at = await sessions.atUpstream(session, call, credential)
       if (at.id === undefined) return
       await collect((answer) =>
@@ -333,11 +334,10 @@ const elicitingRevision = '2025-11-25'
 
 const sessionHeaderNames: ReadonlySet<string> = new Set(['mcp-session-id', 'mcp-protocol-version'])
 /** Of an answer that the gateway reads too, or adds to: it unpacks nothing. */
-const packing: ReadonlySet<string> = new Set(['accept-encoding'])
-const ownReadNames: ReadonlySet<string> = new Set([...sessionHeaderNames, ...packing])
+const ownReadNames: ReadonlySet<string> = new Set([...sessionHeaderNames, 'accept-encoding'])
 
 function sessionIdOf(call: GatewayCall): string {
-  return headerOf(call.headers, 'mcp-session-id') ?? ''
+  return call.header('mcp-session-id') ?? ''
 }
 
 /** The upstream's session id stays inside. */

@@ -1,7 +1,14 @@
 import type { Upstream } from '../../core/upstream.ts'
 
+const targets = new WeakMap<Upstream, string>()
+
 /** The one address of an MCP server: what is configured, with its query. */
 export function mcpTarget(upstream: Upstream): string {
-  const { pathname, search } = new URL(upstream.url)
-  return `${pathname}${search}`
+  let target = targets.get(upstream)
+  if (target === undefined) {
+    const { pathname, search } = new URL(upstream.url)
+    target = `${pathname}${search}`
+    targets.set(upstream, target)
+  }
+  return target
 }

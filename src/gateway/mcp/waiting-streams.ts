@@ -6,7 +6,7 @@ import type {
 } from '../../core/ports/gateway-session-records.ts'
 import { BrokerError, isBrokerError } from '../../core/errors.ts'
 import type { Upstream } from '../../core/upstream.ts'
-import { type Forwarder, resolution, withoutHeaders } from '../forward.ts'
+import { type Forwarder, resolution } from '../forward.ts'
 import type { OpenCalls } from '../open-calls.ts'
 import { beginEvents, sendEvent, sendJson } from './answers.ts'
 import type { ConnectionStart, ConnectionWait } from './connection-wait.ts'
@@ -127,7 +127,7 @@ export function createWaitingStreams(ports: {
         try {
           const start = await connectionWait.newStart(call, stream.seen)
           if (isDone || start === undefined) return false
-          const request = { ...resolution(call), mayGoOnUnconnected: true }
+          const request = resolution(call, { mayGoOnUnconnected: true })
           finish({ start, credential: await resolver.resolve(request) })
           return true
         } catch (error) {
@@ -237,7 +237,8 @@ export function createWaitingStreams(ports: {
           call,
           method: 'POST',
           target: mcpTarget(upstream),
-          headers: withoutHeaders(call.headers, sessionHeaderNames),
+          headers: call.headers,
+          withheld: sessionHeaderNames,
           body: { kind: 'whole', content },
           answer: withoutAcknowledgement(goingOn(answer)),
           whenGone: 'abort',

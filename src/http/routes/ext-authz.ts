@@ -39,7 +39,7 @@ export function addExtAuthzRoute(
 
   async function answer(c: HttpContext, requestId: string): Promise<Response> {
     const startedAt = clock.now()
-    refuseAmbiguousHead(c)
+    refuseAmbiguousHead(c.env?.incoming)
     const service = serviceOf(c)
     refusals.admit()
     const call: Call = { requestId, startedAt, actor: { kind: 'service', id: service.id } }

@@ -82,7 +82,7 @@ export function addResolveRoute(
     const requestId = requestIdOf(c.req.header('x-request-id'))
     let isAdmitted = false
     try {
-      refuseAmbiguousHead(c)
+      refuseAmbiguousHead(c.env?.incoming)
       const service = authenticate(c)
       const body = await readJson(c, resolveBody)
       refuseBothOrNeither(body)

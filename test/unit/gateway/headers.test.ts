@@ -3,7 +3,14 @@ import { headersBack, headersUp } from '../../../src/gateway/headers.ts'
 
 const inboundToken = 'the-token-of-the-caller'
 const credential = { header: 'X-Api-Key', value: 'own-key' }
-const up = (...received: string[]) => headersUp(received, { inboundToken, credential })
+const plainCall = {
+  inboundToken,
+  credential,
+  withheld: undefined,
+  added: undefined,
+  isCounted: false,
+}
+const up = (...received: string[]) => headersUp(received, plainCall)
 
 describe('headers on their way to an upstream', () => {
   it('pass as they came, in their order, with the credential as the last', () => {
