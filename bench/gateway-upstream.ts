@@ -10,6 +10,20 @@ const answer = Buffer.from(
     result: { resultType: 'complete', content: [{ type: 'text', text: 'x'.repeat(200) }] },
   }),
 )
+/** To the gateway's own first question: as a server says that knows only the revision of these calls. */
+const discovered = Buffer.from(
+  JSON.stringify({
+    jsonrpc: '2.0',
+    id: 'onbehalf-discover',
+    result: {
+      resultType: 'complete',
+      supportedVersions: ['2026-07-28'],
+      capabilities: { tools: {} },
+      ttlMs: 0,
+      cacheScope: 'private',
+    },
+  }),
+)
 const event = Buffer.from(`data: ${'x'.repeat(1000)}\n\n`)
 
 const server = createServer((request, response) => {
@@ -21,11 +35,12 @@ const server = createServer((request, response) => {
       if (request.url?.endsWith('/flood') === true) flood(response)
       return
     }
+    const body = request.headers['mcp-method'] === 'server/discover' ? discovered : answer
     response.writeHead(200, {
       'content-type': 'application/json',
-      'content-length': String(answer.length),
+      'content-length': String(body.length),
     })
-    response.end(answer)
+    response.end(body)
   })
 })
 
