@@ -45,6 +45,9 @@ const renewalWaitMs = 15_000
 /** What a call came to: the credential, and which of the record's actions it was. */
 type Settled = { readonly remembered: RememberedCredential; readonly action: AuditAction }
 
+/** A renewal as all who waited for it get it: thousands may, so it is formatted once. */
+type Landed = { readonly remembered: RememberedCredential; readonly asked: boolean }
+
 /** How long nobody tries again after an early renewal failed: the credential is good, and every call comes by here. */
 const earlyRetryMs = 1000
 
@@ -89,9 +92,9 @@ export function createCredentialResolver(ports: {
 } {
   const { credentials, memory, refresh, acquirer, connector, serverChanges } = ports
   const { policy, records, storage, clock } = ports
-  const flights = createSingleFlight<Renewal>()
+  const flights = createSingleFlight<Landed>()
   /** The subject token that a flight exchanges. */
-  const inputs = new WeakMap<Promise<Renewal>, Secret | undefined>()
+  const inputs = new WeakMap<Promise<Landed>, Secret | undefined>()
   const earlyRetryAtMs = new LRUCache<string, number>({ max: 10_000 })
   /** Exchanged credentials that were found not to open, and that the next exchange replaces. */
   const knownCorrupt = new LRUCache<string, true>({ max: 10_000 })
@@ -214,10 +217,12 @@ export function createCredentialResolver(ports: {
     key: CredentialKey,
     request: ResolveRequest,
     work: () => Promise<Renewal>,
-  ): Flight<Renewal> {
-    const flight = flights.join(memoryKeyOf(key), async () =>
-      ofThisConfiguration(await work(), request.upstream),
-    )
+  ): Flight<Landed> {
+    const { upstream } = request
+    const flight = flights.join(memoryKeyOf(key), async () => {
+      const { credential, asked } = ofThisConfiguration(await work(), upstream)
+      return { remembered: remember(credential, upstream.credential), asked }
+    })
     if (flight.started) inputs.set(flight.result, request.subjectToken)
     return flight
   }
@@ -238,7 +243,7 @@ export function createCredentialResolver(ports: {
     if (nowMs < (earlyRetryAtMs.get(memoryKeyOf(key)) ?? 0)) return serveStored()
     const work = () => renewal(key, request, stored.credential, { early: true })
     const flight = join(key, request, work)
-    let result: Renewal | 'late'
+    let result: Landed | 'late'
     try {
       result = await waitAtMost(flight.result, earlyRenewalWaitMs)
     } catch (error) {
@@ -249,7 +254,7 @@ export function createCredentialResolver(ports: {
       return serveStored()
     }
     if (result !== 'late') {
-      return settled(result, flight.started ? 'refresh' : 'inject', request.upstream)
+      return settled(result, flight.started ? 'refresh' : 'inject')
     }
     if (flight.started) records.whenDone(request, 'refresh', flight.result)
     // One has waited for all of them; those of the next second are served at once.
@@ -296,7 +301,7 @@ export function createCredentialResolver(ports: {
       const leftMs = Math.max(0, giveUpAtMs - clock.now().getTime())
       try {
         const result = await waitAtMost(flight.result, leftMs)
-        if (result !== 'late') return settled(result, attempt.action, request.upstream)
+        if (result !== 'late') return settled(result, attempt.action)
       } catch (error) {
         // Refused for the subject token of another call, or its lack of one: this one has its own.
         if (hasOtherInput(flight, request) && isAboutInput(error)) continue
@@ -307,7 +312,7 @@ export function createCredentialResolver(ports: {
     }
   }
 
-  function hasOtherInput(flight: Flight<Renewal>, { subjectToken }: ResolveRequest): boolean {
+  function hasOtherInput(flight: Flight<Landed>, { subjectToken }: ResolveRequest): boolean {
     if (flight.started || subjectToken === undefined) return false
     return inputs.get(flight.result)?.reveal() !== subjectToken.reveal()
   }
@@ -443,12 +448,9 @@ type Before =
 /** Why there is no stored credential that may be used. */
 type Unusable = ConnectionReason | 'corrupt'
 
-function settled(renewal: Renewal, action: AuditAction, upstream: Upstream): Settled {
-  return {
-    remembered: remember(renewal.credential, upstream.credential),
-    // A flight that found another's work made no request of its own.
-    action: renewal.asked ? action : 'inject',
-  }
+function settled({ remembered, asked }: Landed, action: AuditAction): Settled {
+  // A flight that found another's work made no request of its own.
+  return { remembered, action: asked ? action : 'inject' }
 }
 
 /**
