@@ -182,10 +182,11 @@ export function createCredentialAcquirer(ports: {
   }
 
   async function store(
-    { key, upstream, current, forced = false }: Exchange,
+    exchange: Exchange,
     { attempt }: Turn,
     tokens: TokenSet,
-  ): Promise<Renewal> {
+  ): Promise<Renewal | 'again'> {
+    const { key, upstream, current, forced = false } = exchange
     const stored = await credentials.putArrived(key, attempt, {
       tokens,
       method: methodOfMode[upstream.credential.mode],
@@ -197,8 +198,21 @@ export function createCredentialAcquirer(ports: {
     })
     memory.forget(memoryKeyOf(key))
     if (stored !== undefined) return { credential: stored, asked: true }
-    // Disconnected meanwhile, or so late that another has asked: what arrived must not live on at the server.
-    void revokeTokens(methods[upstream.credential.mode], upstream, tokens)
+    return insteadOf(exchange, tokens)
+  }
+
+  /** Disconnected meanwhile, or so late that another has asked: then what the other got counts, once it is there. */
+  async function insteadOf(exchange: Exchange, tokens: TokenSet): Promise<Renewal | 'again'> {
+    const { key, upstream } = exchange
+    // Before the row is read: whoever asks no more by now has stored what it got.
+    const { generation } = await attempts.lookAtExchange(key, serverOf(upstream))
+    const newer = await exchange.findNewer()
+    // What arrived must not live on at the server, unless the other was given the same once more.
+    if (newer?.accessToken.reveal() !== tokens.accessToken.reveal()) {
+      void revokeTokens(methods[upstream.credential.mode], upstream, tokens)
+    }
+    if (newer !== undefined) return { credential: newer, asked: false }
+    if (generation !== undefined) return 'again'
     throw new BrokerError('connect_required', { reason: 'not_connected' })
   }
 

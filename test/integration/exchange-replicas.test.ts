@@ -134,6 +134,30 @@ describe('first exchanges and codes over two replicas of one database', () => {
     expect(received()).toBe(before + 1)
   })
 
+  it.each([
+    ['and has stored it', 0],
+    ['and is still asking', 700],
+  ])(
+    'whoever answers so late that another has asked, %s, gives what the other got, and asks no more',
+    async (_name, delayMs) => {
+      const { sql } = one.database.database
+      fail({ kind: 'delay', ms: 400 }, 1)
+      const before = received()
+      const late = one.resolveAs('ada', 'reports')
+      while (received() === before) await pause(20)
+      // As if this replica had stood still for longer than its lease.
+      await sql`UPDATE acquisition_attempt SET lease_until = now() WHERE user_id = 'ada'`
+      fail({ kind: 'delay', ms: delayMs }, 1)
+      const taken = other.resolveAs('ada', 'reports')
+      const [first, second] = await Promise.all([late, taken])
+      expect(statuses([first, second])).toEqual([200])
+      expect(first.body['fingerprint']).toBe(second.body['fingerprint'])
+      expect((await storm(2))[0]?.body['fingerprint']).toBe(second.body['fingerprint'])
+      expect(received()).toBe(before + 2)
+      expect(await rows('acquisition_attempt')).toBe(0)
+    },
+  )
+
   it('V22: a DELETE on one replica refuses what arrives on the other: revoked, not stored', async () => {
     fail({ kind: 'delay', ms: 600 }, 1)
     const before = received()
