@@ -24,8 +24,8 @@ import type { Wakeup, Wakeups } from './wakeups.ts'
  *    once it has left nothing but its own time limit ends it.
  * 3. The answer, in the journal before it is read.
  * 4. The commit, where the generation is still the one whose token was used: a late success wins over another's failure, and
- *    a row that was disconnected meanwhile stays away (its new token is revoked). What the database cannot take is owed to it,
- *    and serves this replica meanwhile.
+ *    a row that was disconnected meanwhile stays away, or as it was connected anew (then the new token is revoked). What the
+ *    database cannot take is owed to it, and serves this replica meanwhile.
  *
  * Whoever finds another at it waits for what comes of that, woken by a notice or by looking each second, and takes over when
  * the lease ends without a word.
@@ -279,10 +279,11 @@ export function createRefreshCoordinator(ports: {
       return renewed
     }
     // The row moved on while the server answered, or an earlier try went through unseen.
-    const found = await credentials.find(key)
+    const found = await credentials.lookAtRenewal(key)
     paid(unsaved)
-    // Disconnected meanwhile: what arrived must not live on at the server.
-    if (found === undefined) {
+    // Disconnected meanwhile: what arrived must not live on at the server. A row that counts its leases anew is of another
+    // connection. In the same row it may be the grant that is in use, renewed by another or extended by its person.
+    if (found === undefined || found.renewal.leaseEpoch < claim.leaseEpoch) {
       void revokeTokens(methods[upstream.credential.mode], upstream, tokens)
     }
     return credentialOf(found, key)

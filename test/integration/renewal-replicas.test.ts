@@ -33,6 +33,7 @@ describe('a renewal over two replicas of one database', () => {
   }
 
   const received = () => broker.authorizationServer.received(token).length
+  const revoked = () => broker.authorizationServer.received(endpoints.revocation).length
   const fail = (fault: Fault, times?: number) => {
     heal?.()
     heal = broker.authorizationServer.fail(token, fault, times)
@@ -208,6 +209,7 @@ describe('a renewal over two replicas of one database', () => {
 
   it('V23: a person who connects while a renewal is under way keeps the new connection', async () => {
     await start(-1)
+    const revokedBefore = revoked()
     fail({ kind: 'delay', ms: 1200 }, 1)
     const before = received()
     const renewing = one.resolveAs('ada', 'files')
@@ -216,5 +218,27 @@ describe('a renewal over two replicas of one database', () => {
     const connected = await broker.resolveAs('ada', 'files')
     expect(fingerprints([connected, await renewing]).size).toBe(1)
     expect(fingerprints([connected, ...(await storm(4))]).size).toBe(1)
+    // It may be of the same grant at the server, which the person did not end.
+    expect(revoked()).toBe(revokedBefore)
+  })
+
+  it('V22, V23: what an ended connection’s renewal brings after the person connected again is revoked; the new one stays', async () => {
+    await start(-1)
+    fail({ kind: 'late', ms: 1500 }, 1)
+    const before = received()
+    const renewing = one.resolveAs('ada', 'files')
+    while (received() === before) await new Promise((resolve) => setTimeout(resolve, 20))
+    expect((await broker.call('DELETE', '/api/v1/connections/files', 'ada')).status).toBe(204)
+    await expect.poll(revoked).toBe(1)
+    await broker.connect('ada')
+    const connected = await broker.resolveAs('ada', 'files')
+    expect(fingerprints([connected, await renewing]).size).toBe(1)
+    await expect.poll(revoked).toBe(2)
+    expect(fingerprints([connected, ...(await storm(4))]).size).toBe(1)
+    const renewed = await one.resolveAs('ada', 'files', {
+      rejected: connected.body['fingerprint'],
+    })
+    expect(renewed.status).toBe(200)
+    expect(fingerprints([connected, renewed]).size).toBe(2)
   })
 })

@@ -29,6 +29,7 @@ export type FrontAnswer = {
  * What goes wrong with a request.
  *
  * - `delay`: the server gets it and answers, later.
+ * - `late`: the server does the work at once; its answer comes later.
  * - `answer`: the server never sees it.
  * - `hang`: the server does the work; nothing is answered until the front stops. `afterHeaders`: but for the status line.
  * - `lose`: the server does the work; the connection ends without a byte.
@@ -36,7 +37,7 @@ export type FrontAnswer = {
  * - `rewrite`: the server's answer, changed.
  */
 export type Fault =
-  | { readonly kind: 'delay'; readonly ms: number }
+  | { readonly kind: 'delay' | 'late'; readonly ms: number }
   | {
       readonly kind: 'answer'
       readonly status: number
@@ -85,8 +86,13 @@ export async function startFaultyFront(
       return
     }
     if (fault?.kind === 'delay') await sleep(fault.ms)
-    if (fault === undefined || fault.kind === 'delay') passThrough(behind, request, response)
-    else deliver(await forward(behind, request), fault, response)
+    if (fault === undefined || fault.kind === 'delay') {
+      passThrough(behind, request, response)
+      return
+    }
+    const answer = await forward(behind, request)
+    if (fault.kind === 'late') await sleep(fault.ms)
+    deliver(answer, fault, response)
   })
   return {
     url: front.url,
@@ -170,7 +176,7 @@ function forward(behind: LoopbackServer, request: FrontRequest): Promise<FrontAn
 
 function deliver(
   answer: FrontAnswer,
-  fault: Exclude<Fault, { kind: 'delay' | 'answer' }>,
+  fault: Exclude<Fault, { kind: 'answer' }>,
   response: ServerResponse,
 ): void {
   switch (fault.kind) {
@@ -189,9 +195,12 @@ function deliver(
       })
       response.write(answer.body.subarray(0, fault.afterBytes), () => response.destroy())
       return
+    case 'delay':
+    case 'late':
     case 'rewrite': {
       const { 'transfer-encoding': _framing, ...headers } = answer.headers
-      const changed = fault.change({ ...answer, headers })
+      const whole = { ...answer, headers }
+      const changed = fault.kind === 'rewrite' ? fault.change(whole) : whole
       response
         .writeHead(changed.status, {
           ...changed.headers,
