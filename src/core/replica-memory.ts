@@ -13,6 +13,8 @@ import type { Upstream } from './upstream.ts'
 export function createReplicaMemory(ports: {
   readonly upstreams: ReadonlyMap<string, Upstream>
   readonly credentials: Pick<CredentialMemory, 'forget' | 'forgetAll'>
+  /** The gateway's. */
+  readonly sessions: Pick<CredentialMemory, 'forget' | 'forgetAll'>
   readonly cutOffs: Pick<ReturnType<typeof createCutOffs>, 'note'>
   readonly resolver: Pick<ReturnType<typeof createCredentialResolver>, 'startAfresh'>
   /** The calls that are open with a credential. */
@@ -21,12 +23,13 @@ export function createReplicaMemory(ports: {
     readonly cut: (person: PersonId, upstream: string | undefined) => void
   }
 }): ReplicaMemory {
-  const { upstreams, credentials, cutOffs, resolver, openCalls } = ports
+  const { upstreams, credentials, sessions, cutOffs, resolver, openCalls } = ports
 
   function forget(person: PersonId, upstream: string | undefined): void {
     for (const name of upstream === undefined ? upstreams.keys() : [upstream]) {
       const key = memoryKey(person, name)
       credentials.forget(key)
+      sessions.forget(key)
       resolver.startAfresh(key)
     }
   }
@@ -42,6 +45,7 @@ export function createReplicaMemory(ports: {
     },
     forgetAll() {
       credentials.forgetAll()
+      sessions.forgetAll()
       resolver.startAfresh()
     },
     cutOff: (person, cutOff) => cutOffs.note(person, cutOff),

@@ -12,9 +12,9 @@ import type {
   UpstreamServerRecords,
 } from '../core/ports/gateway-session-records.ts'
 import type { Notices } from '../core/ports/notices.ts'
+import type { Replicas } from '../core/ports/replicas.ts'
 import type { Sealer } from '../core/ports/sealer.ts'
 import type { StepUps } from '../core/ports/step-ups.ts'
-import type { StorageHealth } from '../core/ports/storage-health.ts'
 import type { UpstreamClient } from '../core/ports/upstream-client.ts'
 import { createForwarder } from './forward.ts'
 import { createHttpProxy } from './http-proxy.ts'
@@ -25,6 +25,7 @@ import { createMcpGateway } from './mcp/mcp-gateway.ts'
 import { createModernMcp } from './mcp/modern.ts'
 import { createRequestStates } from './mcp/request-state.ts'
 import { createSessionEraMcp } from './mcp/session-era.ts'
+import type { SessionMemory } from './mcp/session-memory.ts'
 import { createSessions } from './mcp/sessions.ts'
 import { createWaitingStreams } from './mcp/waiting-streams.ts'
 import type { OpenCalls } from './open-calls.ts'
@@ -43,10 +44,11 @@ export function createGateway(ports: {
   readonly openCalls: OpenCalls
   readonly upstreamClient: UpstreamClient
   readonly sessionRecords: GatewaySessionRecords
+  readonly sessionMemory: SessionMemory
   readonly upstreamServers: UpstreamServerRecords
   readonly sealer: Sealer
   readonly notices: Notices
-  readonly storage: StorageHealth
+  readonly replicas: Pick<Replicas, 'caughtUp' | 'isFresh'>
   readonly clock: Clock
 }): Gateway & {
   /** Ends the streams that the gateway itself keeps open, for whom nothing else ends. */
@@ -54,7 +56,7 @@ export function createGateway(ports: {
   stop(): Promise<void>
 } {
   const { connections, upstreamClient, sessionRecords, sealer, notices } = ports
-  const { connector, stepUps, openCalls, storage, clock } = ports
+  const { connector, stepUps, openCalls, replicas, clock } = ports
   /** How much had been cut when a credential was asked for. */
   const cutsBefore = new WeakMap<ResolvedCredential, number>()
   const resolver: CredentialResolver = {
@@ -86,7 +88,13 @@ export function createGateway(ports: {
       openCalls.isCutSince(person, upstream.name, cutsBefore.get(credential) ?? 0),
   })
   const knownServers = createKnownServers({ records: ports.upstreamServers, forwarder })
-  const sessions = createSessions({ records: sessionRecords, sealer, forwarder })
+  const sessions = createSessions({
+    records: sessionRecords,
+    memory: ports.sessionMemory,
+    replicas: ports.replicas,
+    sealer,
+    forwarder,
+  })
   const connectionWait = createConnectionWait({ connections, notices })
   const elicitations = createElicitations({ records: sessionRecords })
   const waitingStreams = createWaitingStreams({
@@ -121,7 +129,7 @@ export function createGateway(ports: {
   })
   // A disconnect on another replica could not be heard any more, and streams must not outlive it.
   const watch = setInterval(() => {
-    if (!storage.isFresh()) openCalls.cutAll()
+    if (!replicas.isFresh()) openCalls.cutAll()
   }, lookEveryMs)
   watch.unref()
 

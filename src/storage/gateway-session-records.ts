@@ -3,6 +3,7 @@ import type {
   GatewaySessionRecord,
   GatewaySessionRecords,
 } from '../core/ports/gateway-session-records.ts'
+import { invalidation } from './invalidations.ts'
 import type { Database } from './database.ts'
 
 /** Whoever opens a session at an upstream and dies leaves it to another after this. */
@@ -121,7 +122,12 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
     },
 
     async remove(session) {
-      await run(() => sql`DELETE FROM gateway_session WHERE ${isOwn(session)}`)
+      await run(
+        () => sql`
+          WITH removed AS (DELETE FROM gateway_session WHERE ${isOwn(session)} RETURNING 1),
+          ${invalidation(sql, session, 'removed', { ended: false, onlyIfAny: true })}
+          SELECT 1 FROM removed`,
+      )
     },
   }
 }

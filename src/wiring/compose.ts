@@ -28,6 +28,7 @@ import type { CredentialMode, Upstream } from '../core/upstream.ts'
 import { createWakeups } from '../core/wakeups.ts'
 import { createGateway } from '../gateway/gateway.ts'
 import { createOpenCalls } from '../gateway/open-calls.ts'
+import { createSessionMemory } from '../gateway/mcp/session-memory.ts'
 import { createApp } from '../http/app.ts'
 import type { GatewayDoors } from '../http/gateway-doors.ts'
 import type { HttpApp } from '../http/http-env.ts'
@@ -226,9 +227,11 @@ export function compose(options: {
     clock,
   })
   const openCalls = createOpenCalls()
+  const sessionMemory = createSessionMemory()
   const replicaMemory = createReplicaMemory({
     upstreams,
     credentials: memory,
+    sessions: sessionMemory,
     cutOffs,
     resolver,
     openCalls,
@@ -276,10 +279,11 @@ export function compose(options: {
     openCalls,
     upstreamClient: createUpstreamClient({ log: log.warn }),
     sessionRecords: createGatewaySessionRecords(databases.calls),
+    sessionMemory,
     upstreamServers: createUpstreamServerRecords(databases.calls),
     sealer,
     notices: databases.notices,
-    storage: databases.replica,
+    replicas: databases.replica,
     clock,
   })
 

@@ -193,11 +193,33 @@ describe('what works against an MCP server directly works the same through the g
     expect(upstream.sessions.size).toBe(before + 1)
   })
 
-  it('DELETE ends the session here and at the upstream', async () => {
+  it('a call in a session that is open reads no row', async () => {
     const [id] = await rawSession('ada')
+    expect(await rawCall(broker, 'ada', id)).toBe(200)
+    await broker.database.database.sql.begin(async (transaction) => {
+      await transaction`LOCK TABLE gateway_session, credential IN ACCESS EXCLUSIVE MODE`
+      expect(await rawCall(broker, 'ada', id)).toBe(200)
+    })
+  })
+
+  it('DELETE ends the session at the upstream and on every replica, also where it is in use', async () => {
+    const [id] = await rawSession('ada')
+    const both = () => Promise.all([broker, other].map((at) => rawCall(at, 'ada', id)))
+    expect(await both()).toEqual([200, 200])
     const answer = await raw(broker, 'ada', 'DELETE', id)
     expect(answer.status).toBe(204)
-    expect(await rawCall(broker, 'ada', id)).toBe(404)
+    expect(await both()).toEqual([404, 404])
+  })
+
+  it('a new connection of its person is that of the session from the next call on, on every replica', async () => {
+    const [id] = await rawSession('linus')
+    const both = () => Promise.all([broker, other].map((at) => rawCall(at, 'linus', id)))
+    expect(await both()).toEqual([200, 200])
+    await broker.connect('linus', 'grace-at-files')
+    const before = upstream.sessions.size
+    expect(await both()).toEqual([200, 200])
+    expect(await both()).toEqual([200, 200])
+    expect(upstream.sessions.size).toBe(before + 1)
   })
 
   async function raw(

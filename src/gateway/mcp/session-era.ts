@@ -191,7 +191,7 @@ export function createSessionEraMcp(ports: {
         if (stepUp === undefined || sent.request === undefined) return outcome.pass()
         return sendJson(call.answer, 200, await prompt(call, session, sent.request, stepUp))
       }
-      await sessions.forgetUpstream((await sessions.find(sessionIdOf(call), call)) ?? seen)
+      await sessions.forgetUpstream(seen)
       seen = { ...seen, at: undefined }
     }
   }
@@ -335,10 +335,6 @@ const elicitingRevision = '2025-11-25'
 const sessionHeaderNames: ReadonlySet<string> = new Set(['mcp-session-id', 'mcp-protocol-version'])
 /** Of an answer that the gateway reads too, or adds to: it unpacks nothing. */
 const ownReadNames: ReadonlySet<string> = new Set([...sessionHeaderNames, 'accept-encoding'])
-
-function sessionIdOf(call: GatewayCall): string {
-  return call.header('mcp-session-id') ?? ''
-}
 
 /** The upstream's session id stays inside. */
 function withoutSessionHeader(answer: StreamedAnswer): StreamedAnswer {

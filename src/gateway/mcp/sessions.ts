@@ -1,6 +1,7 @@
 import { hash, randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { CredentialKey } from '../../core/credential.ts'
+import { memoryKeyOf } from '../../core/credential-memory.ts'
 import { BrokerError } from '../../core/errors.ts'
 import type { ResolvedCredential } from '../../core/ports/broker-services.ts'
 import type { GatewayCall } from '../../core/ports/gateway.ts'
@@ -8,12 +9,14 @@ import type {
   GatewaySessionRecord,
   GatewaySessionRecords,
 } from '../../core/ports/gateway-session-records.ts'
+import type { Replicas } from '../../core/ports/replicas.ts'
 import type { Sealer } from '../../core/ports/sealer.ts'
 import { Secret } from '../../core/secret.ts'
 import type { Forwarder } from '../forward.ts'
 import { answerTo, collect, type CollectedAnswer, resultIn } from './collected-answer.ts'
 import type { JsonObject } from './json-rpc.ts'
 import { newestSessionRevision } from './revisions.ts'
+import type { SessionMemory } from './session-memory.ts'
 import { mcpTarget } from './target.ts'
 
 /** The session that the upstream has for a session of ours. */
@@ -37,7 +40,10 @@ export type Sessions = {
       readonly at: UpstreamSession | undefined
     },
   ) => Promise<string>
-  readonly find: (id: string, call: GatewayCall) => Promise<GatewaySessionRecord | undefined>
+  readonly find: (
+    id: string,
+    call: GatewayCall,
+  ) => GatewaySessionRecord | Promise<GatewaySessionRecord | undefined> | undefined
   /**
    * The upstream's session: opened where it is not yet, once over all replicas, with what the client said in its `initialize`.
    * @throws BrokerError upstream_unavailable, and whatever a forwarded call can end with
@@ -47,8 +53,9 @@ export type Sessions = {
     call: GatewayCall,
     credential: ResolvedCredential,
   ) => Promise<UpstreamSession>
-  /** The upstream does not know the session any more that `session` was seen with. */
+  /** The upstream does not know the session any more that stands, or was just opened, behind this one. */
   readonly forgetUpstream: (session: GatewaySessionRecord) => Promise<void>
+  /** Resolves when no replica knows it any more. */
   readonly remove: (session: GatewaySessionRecord) => Promise<void>
 }
 
@@ -61,10 +68,14 @@ const initializeId = 'onbehalf-initialize'
 
 export function createSessions(ports: {
   readonly records: GatewaySessionRecords
+  readonly memory: SessionMemory
+  readonly replicas: Pick<Replicas, 'caughtUp' | 'isFresh'>
   readonly sealer: Sealer
   readonly forwarder: Forwarder
 }): Sessions {
-  const { records, sealer, forwarder } = ports
+  const { records, memory, replicas, sealer, forwarder } = ports
+  /** Opened once for all calls that find the same record. */
+  const unsealed = new WeakMap<GatewaySessionRecord, UpstreamSession>()
 
   function sealedAt(key: CredentialKey, idHash: Uint8Array, { id, revision }: UpstreamSession) {
     const sealedId =
@@ -74,9 +85,13 @@ export function createSessions(ports: {
 
   function openedAt(session: GatewaySessionRecord): UpstreamSession | undefined {
     if (session.at === undefined) return undefined
+    const known = unsealed.get(session)
+    if (known !== undefined) return known
     const { sealedId, revision } = session.at
     const place = placeOf(session, session.idHash)
-    return { id: sealedId && sealer.open(sealedId, place).reveal(), revision }
+    const opened = { id: sealedId && sealer.open(sealedId, place).reveal(), revision }
+    unsealed.set(session, opened)
+    return opened
   }
 
   async function atUpstream(
@@ -150,7 +165,7 @@ export function createSessions(ports: {
     async open(call, { initialize, revision, at }) {
       const id = randomBytes(idBytes).toString('base64url')
       const key = keyOf(call)
-      const idHash = hashOf(id)
+      const idHash = Buffer.from(hashOf(id), 'base64url')
       await records.insert({
         ...key,
         idHash,
@@ -160,11 +175,23 @@ export function createSessions(ports: {
       })
       return id
     },
-    async find(id, call) {
-      return idPattern.test(id) ? records.find(hashOf(id), keyOf(call)) : undefined
+    find(id, call) {
+      if (!idPattern.test(id)) return undefined
+      const key = keyOf(call)
+      const digest = hashOf(id)
+      const read = () => records.find(Buffer.from(digest, 'base64url'), key)
+      // What was not heard from for long may have ended it.
+      return replicas.isFresh() ? memory.load(memoryKeyOf(key), digest, read) : read()
     },
-    forgetUpstream: (session) => records.setClosed(session),
-    remove: (session) => records.remove(session),
+    async forgetUpstream(session) {
+      memory.forget(memoryKeyOf(session))
+      const seen = session.at === undefined ? await records.find(session.idHash, session) : session
+      if (seen !== undefined) await records.setClosed(seen)
+    },
+    async remove(session) {
+      await records.remove(session)
+      await replicas.caughtUp()
+    },
   }
 }
 
@@ -216,6 +243,6 @@ function placeOf({ issuer, userId, upstream }: CredentialKey, idHash: Uint8Array
   } as const
 }
 
-function hashOf(id: string): Buffer {
-  return hash('sha256', id, 'buffer')
+function hashOf(id: string): string {
+  return hash('sha256', id, 'base64url')
 }
