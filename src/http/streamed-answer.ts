@@ -119,10 +119,14 @@ function headLines(headers: AnswerHeaders, added: Readonly<Record<string, string
   const lines: string[] = []
   for (const name of Object.keys(headers)) {
     const value = headers[name] ?? ''
-    if (name in added && name !== 'vary') continue
+    if (name in added) continue
     if (typeof value === 'string') lines.push(name, value)
     else for (const one of value) lines.push(name, one)
   }
-  for (const name of Object.keys(added)) lines.push(name, added[name] ?? '')
+  for (const name of Object.keys(added)) {
+    const ours = added[name] ?? ''
+    const theirs = name === 'vary' ? headers[name] : undefined
+    lines.push(name, theirs === undefined ? ours : `${[theirs].flat().join(', ')}, ${ours}`)
+  }
   return lines
 }
