@@ -227,7 +227,11 @@ export function createOAuthConnector(ports: {
     if (more) await stepUps.completed(key, flow.scopes).catch(() => {})
   }
 
-  /** A person is waiting for this one, so it is sent during a pause too; a pause that it is told is everybody's. */
+  /**
+   * Sent during a pause too: a code lives a minute or so and would not outlive the pause, the server gives codes all the same, and
+   * each is one request of one person, whom a refusal unasked would send through the consent again. What the server says of it
+   * counts: a pause that it is told is everybody's.
+   */
   async function redeemNotingPause(
     flow: ConnectFlow,
     upstream: Upstream,

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { endpoints } from '../support/authorization-server.ts'
+import { endpoints, type Fault, holdRequest } from '../support/authorization-server.ts'
 import {
   answerSandboxPages,
   createBrowser,
@@ -244,6 +244,30 @@ describe('connecting an account, on a real authorization server', () => {
     expect(view.body['status']).toBe('not_connected')
   })
 
+  it('a code is redeemed although its server paused everybody, and what it answers to that pauses everybody', async () => {
+    const { sql } = broker.database.database
+    const { issuer } = broker.authorizationServer
+    await sql`
+      INSERT INTO token_endpoint_pause (authorization_server, paused_until)
+      VALUES (${issuer}, now() + interval '60 seconds')`
+    const connect = async () => {
+      const { page } = await followConnectLink(createBrowser(), await linkFor('ada'), {
+        person: 'ada',
+        account: 'ada-at-files',
+        decision: 'allow',
+      })
+      return page.url.searchParams
+    }
+    expect((await connect()).get('connected')).toBe('1')
+    const fault: Fault = { kind: 'answer', status: 429, headers: { 'retry-after': '600' } }
+    broker.authorizationServer.fail(endpoints.token, fault, 1)
+    expect((await connect()).get('error')).toBe('temporarily_unavailable')
+    const [pause] = await sql<[{ seconds: number }]>`
+      DELETE FROM token_endpoint_pause WHERE authorization_server = ${issuer}
+      RETURNING extract(epoch FROM paused_until - now())::float8 AS seconds`
+    expect(pause.seconds).toBeGreaterThan(590)
+  })
+
   it('starts on one replica and finishes on another', async () => {
     const other = await broker.startBeside()
     const browser = createBrowser()
@@ -299,7 +323,7 @@ describe('connecting an account, on a real authorization server', () => {
     const revoked = broker.authorizationServer.revocations()
     expect((await broker.call('DELETE', '/api/v1/connections/files', 'ada')).status).toBe(204)
     expect((await broker.resolveAs('ada', 'files')).status).toBe(403)
-    const giveUpAt = Date.now() + 3000
+    const giveUpAt = Date.now() + 15_000
     while (broker.authorizationServer.revocations() === revoked && Date.now() < giveUpAt) {
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
@@ -327,13 +351,18 @@ describe('connecting an account, on a real authorization server', () => {
     await broker.connect('ada')
     await broker.age('ada', 'files', { expiresInSeconds: -1 })
     const other = await broker.startBeside()
-    broker.authorizationServer.fail(endpoints.token, { kind: 'delay', ms: 500 }, 1)
+    const { fault, release } = holdRequest()
+    broker.authorizationServer.fail(endpoints.token, fault, 1)
+    const asked = broker.authorizationServer.received(endpoints.token).length
     const revoked = broker.authorizationServer.revocations()
     const resolving = other.resolveAs('ada', 'files')
-    await new Promise((resolve) => setTimeout(resolve, 250))
+    await expect
+      .poll(() => broker.authorizationServer.received(endpoints.token).length)
+      .toBe(asked + 1)
     await other.call('DELETE', '/api/v1/connections/files', 'ada')
+    release()
     expect((await resolving).body['code']).toBe('connect_required')
-    const giveUpAt = Date.now() + 3000
+    const giveUpAt = Date.now() + 15_000
     while (broker.authorizationServer.revocations() < revoked + 1 && Date.now() < giveUpAt) {
       await new Promise((resolve) => setTimeout(resolve, 20))
     }
