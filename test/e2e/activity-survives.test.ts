@@ -6,7 +6,7 @@ import { type AuditedBroker, prepareAuditedBroker } from '../chaos/audited-broke
 import { ensureBuilt } from '../support/program.ts'
 
 // A short cut of `npm run test:chaos`. Processes are started here: on a busy machine that takes its time.
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 180_000 })
 beforeAll(ensureBuilt, 120_000)
 
 let broker: AuditedBroker | undefined

@@ -7,7 +7,7 @@ import { createEmptyDatabase } from '../support/database.ts'
 import { connectTo } from '../support/postgres-client.ts'
 import { ensureBuilt, type ProgramEnd, startProgram } from '../support/program.ts'
 
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 180_000 })
 beforeAll(ensureBuilt, 120_000)
 
 const key = 'service-key-service-key-service-key'

@@ -14,7 +14,7 @@ import { fillDataDirectory } from '../support/data-directory.ts'
 import { createTestDatabase, type TestDatabase } from '../support/database.ts'
 import { ensureBuilt, type ProgramEnd, startProgram } from '../support/program.ts'
 
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 180_000 })
 beforeAll(ensureBuilt, 120_000)
 
 const undo: (() => unknown)[] = []

@@ -20,7 +20,7 @@ import {
 import { scanDatabase } from '../support/secret-scan.ts'
 
 // Every test starts processes, some a database with its recovery: on a busy machine that takes its time.
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 180_000 })
 beforeAll(ensureBuilt, 120_000)
 
 const undo: (() => unknown)[] = []

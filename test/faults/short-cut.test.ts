@@ -5,7 +5,7 @@ import type { Replica } from './support/replica.ts'
 import { type Expected, type Scene, some, startScene } from './support/scene.ts'
 
 // Processes are started and killed here: on a busy machine that takes its time.
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 180_000 })
 
 /** A few scenarios of `npm run test:faults`, on two brokers that all of them share; those that wait for a lease to end are left out. */
 describe('two broker processes on one database', () => {

@@ -4,7 +4,7 @@ import { createCredentialStore } from '../../src/sealing/credential-store.ts'
 import { createEnvelope } from '../../src/sealing/envelope.ts'
 import { createKeyring } from '../../src/sealing/keyring.ts'
 import { createCredentialRecords } from '../../src/storage/credential-records.ts'
-import { endpoints } from '../support/authorization-server.ts'
+import { endpoints, holdRequest } from '../support/authorization-server.ts'
 import {
   type Answer,
   startTestBroker,
@@ -204,7 +204,8 @@ describe('two replicas of different configurations, while one takes the other’
     await broker.age('ada', 'files', { expiresInSeconds: -1 })
     const replica = await startWith(() => {})
     const sent = broker.authorizationServer.received(endpoints.token).length
-    const heal = broker.authorizationServer.fail(endpoints.token, { kind: 'delay', ms: 500 }, 1)
+    const { fault, release } = holdRequest()
+    broker.authorizationServer.fail(endpoints.token, fault, 1)
     const answer = replica.resolveAs('ada', 'files')
     await expect
       .poll(() => broker.authorizationServer.received(endpoints.token).length)
@@ -234,8 +235,8 @@ describe('two replicas of different configurations, while one takes the other’
         renewed: false,
       },
     )
+    release()
     expectChanged(await answer)
-    heal()
     const [row] = await rowsOf('ada')
     expect(row).toMatchObject({ status: 'connected', resource: otherResource })
   })

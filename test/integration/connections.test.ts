@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { endpoints } from '../support/authorization-server.ts'
+import { endpoints, holdRequest } from '../support/authorization-server.ts'
 import { answerSandboxPages, createBrowser, type ScriptedBrowser } from '../support/browser.ts'
 import { type Answer, startTestBroker, type TestBroker } from '../support/broker.ts'
 import { startTcpDoor } from '../support/tcp-door.ts'
@@ -47,7 +47,7 @@ describe('what a person sees of their connections', () => {
   }
   const revocations = () => broker.authorizationServer.received(endpoints.revocation).length
   async function untilRevoked(before: number): Promise<void> {
-    const giveUpAt = Date.now() + 4000
+    const giveUpAt = Date.now() + 15_000
     while (revocations() === before && Date.now() < giveUpAt) await pause(20)
     expect(revocations()).toBe(before + 1)
   }
@@ -152,19 +152,21 @@ describe('what a person sees of their connections', () => {
       const view = await broker.call('GET', '/api/v1/connections/files', 'ada')
       return view.body['last_used_at']
     }
-    await expect.poll(used, { timeout: 4000 }).toMatch(/^\d{4}-.*Z$/)
+    await expect.poll(used).toMatch(/^\d{4}-.*Z$/)
   })
 
   it('V22: a code redeemed while its person disconnects leaves nothing: the token is revoked, not stored', async () => {
     await broker.call('DELETE', '/api/v1/connections/files', 'grace')
     const browser = createBrowser()
     const callback = await callbackOf(browser, await linkFor('grace'), 'grace')
-    broker.authorizationServer.fail(token, { kind: 'delay', ms: 600 }, 1)
+    const { fault, release } = holdRequest()
+    broker.authorizationServer.fail(token, fault, 1)
     const asked = broker.authorizationServer.received(token).length
     const revoked = revocations()
     const returning = browser.open(callback, { follow: false })
     while (broker.authorizationServer.received(token).length === asked) await pause(20)
     expect((await broker.call('DELETE', '/api/v1/connections/files', 'grace')).status).toBe(204)
+    release()
     const back = await returning
     expect(back.status).toBe(303)
     expect(back.headers.location).toContain('error=access_denied')
@@ -296,11 +298,13 @@ describe('what stands in the way of a resolution', () => {
     await broker.connect('ada')
     await broker.age('ada', 'files', { expiresInSeconds: -1 })
     // Mid-call: the server has answered the refresh by the time the database is gone.
-    broker.authorizationServer.fail(token, { kind: 'delay', ms: 500 }, 1)
+    const { fault, release } = holdRequest()
+    broker.authorizationServer.fail(token, fault, 1)
     const asked = broker.authorizationServer.received(token).length
     const resolving = replica.resolveAs('ada', 'files')
     while (broker.authorizationServer.received(token).length === asked) await pause(20)
     door.shut()
+    release()
     // V12: what the server gave serves this replica meanwhile.
     const answer = await resolving
     expect(answer.status).toBe(200)

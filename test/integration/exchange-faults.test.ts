@@ -2,6 +2,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import {
   endpoints,
   type Fault,
+  holdRequest,
   jwtBearerGrant,
   tokenExchangeGrant,
 } from '../support/authorization-server.ts'
@@ -173,11 +174,13 @@ describe('exchanges that are refused', () => {
 
   it('V22: a token that arrives after its person disconnected is not stored', async () => {
     await broker.call('DELETE', '/api/v1/connections/reports', 'grace')
-    fail({ kind: 'delay', ms: 600 }, 1)
+    const { fault, release } = holdRequest()
+    fail(fault, 1)
     const before = received()
     const resolving = broker.resolveAs('grace', 'reports')
     while (received() === before) await pause(20)
     expect((await broker.call('DELETE', '/api/v1/connections/reports', 'grace')).status).toBe(204)
+    release()
     const answer = await resolving
     expect(answer.body).toMatchObject({ code: 'connect_required', reason: 'not_connected' })
     const [row] = await broker.database.database.sql<[{ count: number }]>`

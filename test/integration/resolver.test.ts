@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Answer, startTestBroker, type TestBroker } from '../support/broker.ts'
-import { endpoints, tokenExchangeGrant } from '../support/authorization-server.ts'
+import { endpoints, holdRequest, tokenExchangeGrant } from '../support/authorization-server.ts'
 
 const refreshGrant = 'refresh_token'
 
@@ -92,7 +92,10 @@ describe('the resolver, on a real authorization server and PostgreSQL', () => {
 
   it('M-R11: a caller that goes away does not cancel the work for the others', async () => {
     await broker.call('DELETE', '/api/v1/connections/reports', 'linus')
-    broker.identityProvider.fail(endpoints.token, { kind: 'delay', ms: 300 }, 1)
+    const { fault, release } = holdRequest()
+    broker.identityProvider.fail(endpoints.token, fault, 1)
+    const received = () => broker.identityProvider.received(endpoints.token).length
+    const before = received()
     const token = await broker.tokenOf('linus')
     const abort = new AbortController()
     const first = fetch(`${broker.url}/api/v1/resolve`, {
@@ -101,10 +104,11 @@ describe('the resolver, on a real authorization server and PostgreSQL', () => {
       headers: { authorization: `Bearer ${broker.serviceKey}` },
       body: JSON.stringify({ upstream: 'reports', subject_token: token }),
     })
-    await new Promise((resolve) => setTimeout(resolve, 100))
+    await expect.poll(received).toBe(before + 1)
     const second = broker.resolve({ upstream: 'reports', subject_token: token })
     abort.abort()
     await expect(first).rejects.toThrow()
+    release()
     expect((await second).status).toBe(200)
   })
 

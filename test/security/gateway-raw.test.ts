@@ -34,10 +34,10 @@ describe('/proxy on a socket', () => {
   const hits = () => upstream.hits.slice(before)
 
   /** Sends bytes, and gives all that comes back until the gateway closes or is silent. */
-  async function send(text: string | Buffer): Promise<string> {
+  async function send(text: string | Buffer, silentMs = 10_000): Promise<string> {
     const { port } = new URL(broker.url)
     const to = { host: '127.0.0.1', port: Number(port) }
-    return (await rawExchange(to, text, 1500)).toString('latin1')
+    return (await rawExchange(to, text, silentMs)).toString('latin1')
   }
 
   const statusesIn = (answer: string) =>
@@ -180,7 +180,7 @@ describe('/proxy on a socket', () => {
       head('BREW /proxy/reports/x', ada, 'Connection: close'),
     ]
     for (const request of requests) {
-      const statuses = statusesIn(await send(request))
+      const statuses = statusesIn(await send(request, 1500))
       expect([request, statuses.filter((status) => status < 400)]).toEqual([request, []])
     }
     expect(hits()).toEqual([])
@@ -309,7 +309,7 @@ describe('/proxy on a socket', () => {
     it('asks before it calls, and needs no bearer for that', async () => {
       const answer = await send(
         head(
-          'OPTIONS /proxy/reports/x',
+          'OPTIONS /proxy/reports/asked',
           origin,
           'Access-Control-Request-Method: PUT',
           'Access-Control-Request-Headers: authorization, x-own, bad name',
@@ -321,7 +321,8 @@ describe('/proxy on a socket', () => {
       expect(answer).toMatch(/access-control-allow-methods: .*\bPUT\b/i)
       expect(answer).toMatch(/access-control-allow-headers: authorization, x-own\r/i)
       expect(answer).not.toMatch(/access-control-allow-credentials/i)
-      expect(hits()).toEqual([])
+      // What an earlier test broke off in the middle may arrive as late as now.
+      expect(hits().filter(({ target }) => target.includes('asked'))).toEqual([])
     })
 
     it('of an origin that is not allowed gets 403, and nothing that a browser would show it', async () => {

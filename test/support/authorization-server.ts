@@ -21,7 +21,13 @@ import { canaryPrefixes, type SecretScan } from './secret-scan.ts'
 export { sandboxPeople } from '../../src/demo/sandbox-identity-provider.ts'
 export { tokenExchangeGrant, jwtBearerGrant } from '../../src/demo/subject-token-exchange.ts'
 export { signInAgent } from '../../src/demo/agent-sign-in.ts'
-export { rewriteJson, startFaultyFront, type Fault, type FaultyFront } from './faulty-front.ts'
+export {
+  holdRequest,
+  rewriteJson,
+  startFaultyFront,
+  type Fault,
+  type FaultyFront,
+} from './faulty-front.ts'
 
 /** Where things are at either server, for `fail` and `received`. */
 export const endpoints = {

@@ -29,6 +29,7 @@ export type FrontAnswer = {
  * What goes wrong with a request.
  *
  * - `delay`: the server gets it and answers, later.
+ * - `hold`: the server gets it and answers once that is settled.
  * - `late`: the server does the work at once; its answer comes later.
  * - `answer`: the server never sees it.
  * - `hang`: the server does the work; nothing is answered until the front stops. `afterHeaders`: but for the status line.
@@ -38,6 +39,7 @@ export type FrontAnswer = {
  */
 export type Fault =
   | { readonly kind: 'delay' | 'late'; readonly ms: number }
+  | { readonly kind: 'hold'; readonly until: Promise<unknown> }
   | {
       readonly kind: 'answer'
       readonly status: number
@@ -86,7 +88,8 @@ export async function startFaultyFront(
       return
     }
     if (fault?.kind === 'delay') await sleep(fault.ms)
-    if (fault === undefined || fault.kind === 'delay') {
+    if (fault?.kind === 'hold') await fault.until
+    if (fault === undefined || fault.kind === 'delay' || fault.kind === 'hold') {
       passThrough(behind, request, response)
       return
     }
@@ -196,6 +199,7 @@ function deliver(
       response.write(answer.body.subarray(0, fault.afterBytes), () => response.destroy())
       return
     case 'delay':
+    case 'hold':
     case 'late':
     case 'rewrite': {
       const { 'transfer-encoding': _framing, ...headers } = answer.headers
@@ -209,6 +213,15 @@ function deliver(
         .end(changed.body)
     }
   }
+}
+
+/** Keeps a request waiting for as long as the test needs, however slow its machine is. */
+export function holdRequest(): { readonly fault: Fault; readonly release: () => void } {
+  let release = () => {}
+  const until = new Promise<void>((resolve) => {
+    release = resolve
+  })
+  return { fault: { kind: 'hold', until }, release: () => release() }
 }
 
 /** Changes a JSON answer, such as metadata or tokens. */

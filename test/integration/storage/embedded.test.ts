@@ -31,7 +31,7 @@ const isRoot = process.getuid?.() === 0
 const log = { info() {}, warn() {} }
 
 // Every test starts processes and databases: on a busy machine that takes its time.
-vi.setConfig({ testTimeout: 60_000 })
+vi.setConfig({ testTimeout: 180_000 })
 
 let compiled: CompiledSources
 beforeAll(async () => {
