@@ -24,6 +24,17 @@ const discovered = Buffer.from(
     },
   }),
 )
+const initialized = Buffer.from(
+  JSON.stringify({
+    jsonrpc: '2.0',
+    id: 0,
+    result: {
+      protocolVersion: '2025-11-25',
+      capabilities: { tools: {} },
+      serverInfo: { name: 'bench', version: '1' },
+    },
+  }),
+)
 const event = Buffer.from(`data: ${'x'.repeat(1000)}\n\n`)
 
 const server = createServer((request, response) => {
@@ -35,8 +46,12 @@ const server = createServer((request, response) => {
       if (request.url?.endsWith('/flood') === true) flood(response)
       return
     }
-    const body = request.headers['mcp-method'] === 'server/discover' ? discovered : answer
+    const { 'mcp-method': method, 'mcp-session-id': session } = request.headers
+    // What names neither is how a session begins.
+    const begins = method === undefined && session === undefined
+    const body = method === 'server/discover' ? discovered : begins ? initialized : answer
     response.writeHead(200, {
+      ...(begins ? { 'mcp-session-id': 'of-the-upstream' } : {}),
       'content-type': 'application/json',
       'content-length': String(body.length),
     })

@@ -113,6 +113,44 @@ function callsTo(path: string): Buffer[] {
   )
 }
 
+/** A `tools/call` of 2025-11-25, as every person, each in a session of theirs. */
+async function callsInSessions(): Promise<Buffer[]> {
+  const common = {
+    accept: 'application/json, text/event-stream',
+    'mcp-protocol-version': '2025-11-25',
+  }
+  const body = JSON.stringify({
+    jsonrpc: '2.0',
+    id: 1,
+    method: 'tools/call',
+    params: { name: 'search', arguments: { query: 'quarterly report', limit: 10 } },
+  })
+  const requests: Buffer[] = []
+  for (const token of tokens) {
+    const authorization = `Bearer ${token}`
+    const begun = await fetch(`http://127.0.0.1:${broker.port}/mcp/tools`, {
+      method: 'POST',
+      headers: { ...common, 'content-type': 'application/json', authorization },
+      body: JSON.stringify({
+        jsonrpc: '2.0',
+        id: 0,
+        method: 'initialize',
+        params: {
+          protocolVersion: '2025-11-25',
+          capabilities: {},
+          clientInfo: { name: 'bench', version: '1' },
+        },
+      }),
+    })
+    await begun.text()
+    const session = begun.headers.get('mcp-session-id')
+    if (session === null) throw new Error(`no session: ${begun.status}`)
+    const headers = { ...common, 'mcp-session-id': session, authorization }
+    requests.push(postRequest('/mcp/tools', headers, body))
+  }
+  return requests
+}
+
 async function toolCalls(): Promise<string[]> {
   const nginx = await startNginx(
     `location / { proxy_pass http://upstream; proxy_http_version 1.1; proxy_set_header Connection "";
@@ -121,6 +159,10 @@ async function toolCalls(): Promise<string[]> {
   const contestants = {
     'Hono + undici dispatch': { port: passThrough.port, requests: callsTo('/mcp') },
     'onbehalf /mcp': { port: broker.port, requests: callsTo('/mcp/tools') },
+    'onbehalf /mcp, in sessions of 2025': {
+      port: broker.port,
+      requests: await callsInSessions(),
+    },
     'onbehalf /proxy': { port: broker.port, requests: callsTo('/proxy/plain/mcp') },
     ...(nginx === undefined
       ? {}
