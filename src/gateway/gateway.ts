@@ -27,7 +27,9 @@ import { createRequestStates } from './mcp/request-state.ts'
 import { createSessionEraMcp } from './mcp/session-era.ts'
 import type { SessionMemory } from './mcp/session-memory.ts'
 import { createSessions } from './mcp/sessions.ts'
-import { createWaitingStreams } from './mcp/waiting-streams.ts'
+import { createHeldStreams } from './mcp/held-streams.ts'
+import { createListenStream } from './mcp/listen-stream.ts'
+import { createSessionStreams } from './mcp/session-streams.ts'
 import type { OpenCalls } from './open-calls.ts'
 import { createStepUpLinks } from './step-up.ts'
 
@@ -97,16 +99,7 @@ export function createGateway(ports: {
   })
   const connectionWait = createConnectionWait({ connections, notices })
   const elicitations = createElicitations({ records: sessionRecords })
-  const waitingStreams = createWaitingStreams({
-    resolver,
-    forwarder,
-    openCalls,
-    connectionWait,
-    knownServers,
-    sessions,
-    records: sessionRecords,
-    elicitations,
-  })
+  const heldStreams = createHeldStreams({ resolver, openCalls, connectionWait })
   const stepUpLinks = createStepUpLinks({ connections, connector, stepUps })
   const modern = createModernMcp({
     resolver,
@@ -114,7 +107,7 @@ export function createGateway(ports: {
     knownServers,
     requestStates: createRequestStates({ sealer, clock }),
     connectionWait,
-    waitingStreams,
+    listen: createListenStream({ forwarder, knownServers, heldStreams }),
     stepUpLinks,
   })
   const sessionEra = createSessionEraMcp({
@@ -124,7 +117,15 @@ export function createGateway(ports: {
     sessions,
     elicitations,
     connectionWait,
-    waitingStreams,
+    sessionStreams: createSessionStreams({
+      forwarder,
+      connectionWait,
+      knownServers,
+      sessions,
+      records: sessionRecords,
+      elicitations,
+      heldStreams,
+    }),
     stepUpLinks,
   })
   // A disconnect on another replica could not be heard any more, and streams must not outlive it.
@@ -148,7 +149,7 @@ export function createGateway(ports: {
   return {
     proxy: counted(createHttpProxy({ resolver, forwarder, stepUpLinks })),
     mcp: counted(createMcpGateway({ modern, sessionEra })),
-    endStreams: waitingStreams.end,
+    endStreams: heldStreams.end,
     async stop() {
       clearInterval(watch)
       openCalls.cutAll()

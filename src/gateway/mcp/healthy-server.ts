@@ -103,6 +103,12 @@ export function promisedCapabilities({ capabilities }: KnownServer): JsonObject 
 /** Capabilities that are lists, and so can change. */
 export const listNames = ['tools', 'prompts', 'resources'] as const
 
+/** The notice that a list has changed; `params` where the stream of one subscription says it. */
+export function listChanged(name: string, params?: JsonObject): JsonObject {
+  const method = `notifications/${name}/list_changed`
+  return { jsonrpc: '2.0', method, ...(params === undefined ? {} : { params }) }
+}
+
 function serverInfo(upstream: Upstream): JsonObject {
   return { name: upstream.name, title: upstream.displayName, version: '1' }
 }

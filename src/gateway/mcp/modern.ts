@@ -21,7 +21,6 @@ import type { KnownServers } from './known-servers.ts'
 import { promptAnswer, type RequestStates, withoutPrompt } from './request-state.ts'
 import { metaKey, modernRevision, sessionRevisions } from './revisions.ts'
 import { mcpTarget } from './target.ts'
-import type { WaitingStreams } from './waiting-streams.ts'
 
 /** Where a person stands with an upstream, for one message. */
 type Standing =
@@ -35,11 +34,11 @@ export function createModernMcp(ports: {
   readonly knownServers: KnownServers
   readonly requestStates: RequestStates
   readonly connectionWait: ConnectionWait
-  readonly waitingStreams: WaitingStreams
+  readonly listen: (call: GatewayCall, message: McpMessage) => Promise<void>
   readonly stepUpLinks: StepUpLinks
 }): (call: GatewayCall, body: GatewayBody, message: McpMessage) => Promise<void> {
   const { resolver, forwarder, knownServers, requestStates, connectionWait } = ports
-  const { waitingStreams, stepUpLinks } = ports
+  const { listen, stepUpLinks } = ports
 
   return async (call, received, message) => {
     const { answer, person, upstream } = call
@@ -156,7 +155,7 @@ export function createModernMcp(ports: {
   ): Promise<void> {
     const { answer, upstream } = call
     if (!isRequest(message)) return sendAccepted(answer)
-    if (message.method === 'subscriptions/listen') return waitingStreams.listen(call, message)
+    if (message.method === 'subscriptions/listen') return listen(call, message)
     const known = await knownServers.find(upstream.name)
     const healthy = healthyResult(message, 'modern', upstream, known)
     if (healthy !== undefined) return sendJson(answer, 200, healthy)

@@ -23,7 +23,7 @@ import type { KnownServers } from './known-servers.ts'
 import { batchRevision } from './revisions.ts'
 import { ownHeaders, sessionHeaders, sessionIn, type Sessions } from './sessions.ts'
 import { mcpTarget } from './target.ts'
-import type { WaitingStreams } from './waiting-streams.ts'
+import type { SessionStreams } from './session-streams.ts'
 
 type Standing =
   | { readonly kind: 'connected'; readonly credential: ResolvedCredential }
@@ -47,11 +47,11 @@ export function createSessionEraMcp(ports: {
   readonly sessions: Sessions
   readonly elicitations: Elicitations
   readonly connectionWait: ConnectionWait
-  readonly waitingStreams: WaitingStreams
+  readonly sessionStreams: SessionStreams
   readonly stepUpLinks: StepUpLinks
 }): SessionEraMcp {
   const { resolver, forwarder, knownServers, sessions, elicitations } = ports
-  const { connectionWait, waitingStreams, stepUpLinks } = ports
+  const { connectionWait, sessionStreams, stepUpLinks } = ports
 
   /** Undefined where the call was answered: a session that is missing, unknown, or somebody else's. */
   async function sessionOf(call: GatewayCall): Promise<GatewaySessionRecord | undefined> {
@@ -263,7 +263,7 @@ export function createSessionEraMcp(ports: {
     if (isConnecting) {
       return sendJson(answer, 200, alreadyConnected(first, 'session', upstream))
     }
-    await waitingStreams.handOver(session)
+    await sessionStreams.handOver(session)
     const request = !isBatch && isRequest(first) ? { request: first } : {}
     const sent = { method: 'POST', body, ...request } as const
     try {
@@ -280,10 +280,10 @@ export function createSessionEraMcp(ports: {
       const session = await sessionOf(call)
       if (session === undefined) return
       const standing = await standingOf(call)
-      if (standing.kind === 'unconnected') return waitingStreams.get(call, session)
+      if (standing.kind === 'unconnected') return sessionStreams.get(call, session)
       const body: GatewayBody = { kind: 'whole', content: undefined }
       try {
-        await waitingStreams.follow(call, session, (answer) =>
+        await sessionStreams.follow(call, session, (answer) =>
           forwardInSession({ ...call, answer }, session, standing.credential, {
             method: 'GET',
             body,
@@ -291,7 +291,7 @@ export function createSessionEraMcp(ports: {
         )
       } catch (error) {
         linkIn(error)
-        await waitingStreams.get(call, session)
+        await sessionStreams.get(call, session)
       }
     },
     async remove(call) {
