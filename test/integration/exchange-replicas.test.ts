@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { endpoints, type Fault } from '../support/authorization-server.ts'
+import { endpoints, type Fault, holdRequest } from '../support/authorization-server.ts'
 import { createBrowser, followConnectLink } from '../support/browser.ts'
 import { type Answer, startTestBroker, type TestBroker } from '../support/broker.ts'
 
@@ -135,20 +135,29 @@ describe('first exchanges and codes over two replicas of one database', () => {
   })
 
   it.each([
-    ['and has stored it', 0],
-    ['and is still asking', 700],
+    ['and has stored it', false],
+    ['and is still asking', true],
   ])(
     'whoever answers so late that another has asked, %s, gives what the other got, and asks no more',
-    async (_name, delayMs) => {
+    async (_name, isStillAsking) => {
       const { sql } = one.database.database
-      fail({ kind: 'delay', ms: 400 }, 1)
+      const [slow, next] = [holdRequest(), holdRequest()]
+      fail(slow.fault, 1)
       const before = received()
       const late = one.resolveAs('ada', 'reports')
       while (received() === before) await pause(20)
       // As if this replica had stood still for longer than its lease.
       await sql`UPDATE acquisition_attempt SET lease_until = now() WHERE user_id = 'ada'`
-      fail({ kind: 'delay', ms: delayMs }, 1)
+      fail(next.fault, 1)
       const taken = other.resolveAs('ada', 'reports')
+      while (received() === before + 1) await pause(20)
+      if (isStillAsking) slow.release()
+      else next.release()
+      // Long enough for the one to be stored, or for the other to find that nothing is.
+      if (isStillAsking) await pause(300)
+      else await taken
+      slow.release()
+      next.release()
       const [first, second] = await Promise.all([late, taken])
       expect(statuses([first, second])).toEqual([200])
       expect(first.body['fingerprint']).toBe(second.body['fingerprint'])
@@ -159,11 +168,13 @@ describe('first exchanges and codes over two replicas of one database', () => {
   )
 
   it('V22: a DELETE on one replica refuses what arrives on the other: revoked, not stored', async () => {
-    fail({ kind: 'delay', ms: 600 }, 1)
+    const { fault, release } = holdRequest()
+    fail(fault, 1)
     const before = received()
     const resolving = one.resolveAs('ada', 'reports')
     while (received() === before) await pause(20)
     expect((await other.call('DELETE', '/api/v1/connections/reports', 'ada')).status).toBe(204)
+    release()
     const answer = await resolving
     expect(answer.body).toMatchObject({ code: 'connect_required', reason: 'not_connected' })
     expect(await rows('credential')).toBe(0)
@@ -173,7 +184,8 @@ describe('first exchanges and codes over two replicas of one database', () => {
   it('V22: a code that is being redeemed on one replica is refused by a DELETE on the other', async () => {
     const { authorizationServer } = one
     const before = authorizationServer.received(token).length
-    heal = authorizationServer.fail(token, { kind: 'delay', ms: 800 }, 1)
+    const { fault, release } = holdRequest()
+    heal = authorizationServer.fail(token, fault, 1)
     const link = await one.call('POST', '/api/v1/connections/files/connect', 'ada', {})
     const connecting = followConnectLink(createBrowser(), String(link.body['connect_url']), {
       person: 'ada',
@@ -183,6 +195,7 @@ describe('first exchanges and codes over two replicas of one database', () => {
     while (authorizationServer.received(token).length === before) await pause(20)
     expect(await rows('acquisition_attempt', 'files')).toBe(1)
     expect((await other.call('DELETE', '/api/v1/connections/files', 'ada')).status).toBe(204)
+    release()
     const { page } = await connecting
     expect(page.url.searchParams.get('error')).toBe('access_denied')
     expect(await rows('credential', 'files')).toBe(0)

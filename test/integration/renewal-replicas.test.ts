@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
-import { endpoints, type Fault } from '../support/authorization-server.ts'
+import { endpoints, type Fault, holdRequest } from '../support/authorization-server.ts'
 import { type Answer, startTestBroker, type TestBroker } from '../support/broker.ts'
 
 const token = endpoints.token
@@ -70,15 +70,17 @@ describe('a renewal over two replicas of one database', () => {
   it('V10: callers whose credential is still good wait for nobody', async () => {
     // Somebody who made no call yet: others' connections are renewed in the background by now.
     await start(30, 'grace')
-    fail({ kind: 'delay', ms: 1500 }, 1)
+    const { fault, release } = holdRequest()
+    fail(fault, 1)
     const before = received()
     const answers = await storm(20, {}, 'grace')
     expect(statuses(answers)).toEqual([200])
     expect(fingerprints(answers).size).toBe(1)
     expect(received()).toBe(before + 1)
+    release()
     const renewed = async () =>
       fingerprints([...answers, await other.resolveAs('grace', 'files')]).size
-    await expect.poll(renewed, { timeout: 5000 }).toBe(2)
+    await expect.poll(renewed).toBe(2)
     expect(received()).toBe(before + 1)
   })
 
@@ -210,12 +212,14 @@ describe('a renewal over two replicas of one database', () => {
   it('V23: a person who connects while a renewal is under way keeps the new connection', async () => {
     await start(-1)
     const revokedBefore = revoked()
-    fail({ kind: 'delay', ms: 1200 }, 1)
+    const { fault, release } = holdRequest()
+    fail(fault, 1)
     const before = received()
     const renewing = one.resolveAs('ada', 'files')
     while (received() === before) await new Promise((resolve) => setTimeout(resolve, 20))
     await broker.connect('ada')
     const connected = await broker.resolveAs('ada', 'files')
+    release()
     expect(fingerprints([connected, await renewing]).size).toBe(1)
     expect(fingerprints([connected, ...(await storm(4))]).size).toBe(1)
     // It may be of the same grant at the server, which the person did not end.
@@ -224,7 +228,8 @@ describe('a renewal over two replicas of one database', () => {
 
   it('V22, V23: what an ended connection’s renewal brings after the person connected again is revoked; the new one stays', async () => {
     await start(-1)
-    fail({ kind: 'late', ms: 1500 }, 1)
+    const { fault, release } = holdRequest(true)
+    fail(fault, 1)
     const before = received()
     const renewing = one.resolveAs('ada', 'files')
     while (received() === before) await new Promise((resolve) => setTimeout(resolve, 20))
@@ -232,6 +237,7 @@ describe('a renewal over two replicas of one database', () => {
     await expect.poll(revoked).toBe(1)
     await broker.connect('ada')
     const connected = await broker.resolveAs('ada', 'files')
+    release()
     expect(fingerprints([connected, await renewing]).size).toBe(1)
     await expect.poll(revoked).toBe(2)
     expect(fingerprints([connected, ...(await storm(4))]).size).toBe(1)

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { endpoints } from '../support/authorization-server.ts'
+import { endpoints, holdRequest } from '../support/authorization-server.ts'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 
 describe('a broker that is told to stop', () => {
@@ -17,11 +17,14 @@ describe('a broker that is told to stop', () => {
     const refreshes = () => broker.authorizationServer.requests({ grantType: 'refresh_token' })
     const before = refreshes().length
     const records = (await broker.records(1)).length
-    broker.authorizationServer.fail(endpoints.token, { kind: 'delay', ms: 1200 }, 1)
+    const { fault, release } = holdRequest()
+    broker.authorizationServer.fail(endpoints.token, fault, 1)
     // An early refresh keeps nobody waiting: the caller has the old credential before the server answers.
     expect((await stopping.resolveAs('ada', 'files')).status).toBe(200)
     expect(refreshes()).toHaveLength(before)
-    await stopping.stop()
+    const stopped = stopping.stop()
+    release()
+    await stopped
     expect(refreshes()).toHaveLength(before + 1)
     const rows = (await broker.records(records + 2)).slice(records)
     expect(rows.map(({ action, outcome }) => `${action} ${outcome}`).toSorted()).toEqual([

@@ -29,8 +29,7 @@ export type FrontAnswer = {
  * What goes wrong with a request.
  *
  * - `delay`: the server gets it and answers, later.
- * - `hold`: the server gets it and answers once that is settled.
- * - `late`: the server does the work at once; its answer comes later.
+ * - `hold`: the server gets it and answers once that is settled; `worked`: it does the work at once, its answer comes then.
  * - `answer`: the server never sees it.
  * - `hang`: the server does the work; nothing is answered until the front stops. `afterHeaders`: but for the status line.
  * - `lose`: the server does the work; the connection ends without a byte.
@@ -38,8 +37,8 @@ export type FrontAnswer = {
  * - `rewrite`: the server's answer, changed.
  */
 export type Fault =
-  | { readonly kind: 'delay' | 'late'; readonly ms: number }
-  | { readonly kind: 'hold'; readonly until: Promise<unknown> }
+  | { readonly kind: 'delay'; readonly ms: number }
+  | { readonly kind: 'hold'; readonly until: Promise<unknown>; readonly worked: boolean }
   | {
       readonly kind: 'answer'
       readonly status: number
@@ -88,13 +87,14 @@ export async function startFaultyFront(
       return
     }
     if (fault?.kind === 'delay') await sleep(fault.ms)
-    if (fault?.kind === 'hold') await fault.until
-    if (fault === undefined || fault.kind === 'delay' || fault.kind === 'hold') {
+    const isHeld = fault?.kind === 'hold' && !fault.worked
+    if (isHeld) await fault.until
+    if (fault === undefined || fault.kind === 'delay' || isHeld) {
       passThrough(behind, request, response)
       return
     }
     const answer = await forward(behind, request)
-    if (fault.kind === 'late') await sleep(fault.ms)
+    if (fault.kind === 'hold') await fault.until
     deliver(answer, fault, response)
   })
   return {
@@ -200,7 +200,6 @@ function deliver(
       return
     case 'delay':
     case 'hold':
-    case 'late':
     case 'rewrite': {
       const { 'transfer-encoding': _framing, ...headers } = answer.headers
       const whole = { ...answer, headers }
@@ -216,12 +215,15 @@ function deliver(
 }
 
 /** Keeps a request waiting for as long as the test needs, however slow its machine is. */
-export function holdRequest(): { readonly fault: Fault; readonly release: () => void } {
+export function holdRequest(worked = false): {
+  readonly fault: Fault
+  readonly release: () => void
+} {
   let release = () => {}
   const until = new Promise<void>((resolve) => {
     release = resolve
   })
-  return { fault: { kind: 'hold', until }, release: () => release() }
+  return { fault: { kind: 'hold', until, worked }, release: () => release() }
 }
 
 /** Changes a JSON answer, such as metadata or tokens. */
