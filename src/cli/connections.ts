@@ -12,7 +12,7 @@ const formats = ['table', 'json'] as const
 const connection = z.object({
   upstream: z.string(),
   display_name: z.string(),
-  mode: z.string(),
+  mode: z.string().nullable(),
   status: z.string(),
   reason: z.string().nullable(),
   scopes: z.array(z.string()),
@@ -29,7 +29,6 @@ const connection = z.object({
 const administered = connection.extend({
   issuer: z.string(),
   user_id: z.string(),
-  mode: z.string().nullable(),
 })
 
 const common = { ...apiOptions, ...outputOption(formats) }

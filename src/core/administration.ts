@@ -16,7 +16,8 @@ import type { CredentialStore } from './ports/credential-store.ts'
 import type { ReplicaMemory, Replicas } from './ports/replicas.ts'
 import type { UpstreamDiscovery } from './ports/upstream-discovery.ts'
 import { revokeTaken } from './revoke-tokens.ts'
-import { bindingOf, isConnectable, modeOfMethod, type Upstream } from './upstream.ts'
+import { unconfiguredConnection } from './unconfigured-connection.ts'
+import { bindingOf, isConnectable, type Upstream } from './upstream.ts'
 
 const rowsAtOnce = 500
 const longAgo = new Date(0)
@@ -51,18 +52,17 @@ export function createAdministration(ports: {
 
   function viewOf(row: OverviewRow): AdministeredConnection {
     const upstream = upstreams.get(row.upstream)
-    // Of an upstream that is configured no more nothing can be used, and everything can be removed.
-    const state =
-      upstream === undefined
-        ? ({ status: 'reconnect_required', reason: 'configuration_changed' } as const)
-        : connectionState(row, upstream, clock.now())
+    const { issuer, userId } = row
+    if (upstream === undefined) {
+      return { issuer, userId, ...unconfiguredConnection(row, row.lastUsedAt) }
+    }
     return {
-      issuer: row.issuer,
-      userId: row.userId,
+      issuer,
+      userId,
       upstream: row.upstream,
-      displayName: upstream?.displayName ?? row.upstream,
-      mode: upstream?.credential.mode ?? modeOfMethod(row.method) ?? null,
-      ...state,
+      displayName: upstream.displayName,
+      mode: upstream.credential.mode,
+      ...connectionState(row, upstream, clock.now()),
       scopes: row.scopes,
       audience: row.audience ?? null,
       method: row.method,
@@ -70,7 +70,7 @@ export function createAdministration(ports: {
       expiresAt: row.expiresAt ?? null,
       connectedAt: row.connectedAt,
       lastUsedAt: row.lastUsedAt ?? null,
-      connectable: upstream !== undefined && isConnectable(upstream),
+      connectable: isConnectable(upstream),
     }
   }
 

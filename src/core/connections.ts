@@ -1,4 +1,4 @@
-import type { Person } from './caller.ts'
+import type { Person, PersonId } from './caller.ts'
 import {
   type ConnectionState,
   connectionState,
@@ -23,6 +23,7 @@ import type { ReplicaMemory, Replicas } from './ports/replicas.ts'
 import type { SubjectTokens } from './ports/subject-tokens.ts'
 import type { UpstreamDiscovery } from './ports/upstream-discovery.ts'
 import { revokeTaken } from './revoke-tokens.ts'
+import { unconfiguredConnection } from './unconfigured-connection.ts'
 import {
   bindingOf,
   isConnectable,
@@ -59,12 +60,23 @@ export function createConnections(ports: {
     ])
     const rows = new Map(stored.map((connection) => [connection.upstream, connection]))
     const usable = [...upstreams.values()].filter((upstream) => mayUseUpstream(person, upstream))
-    usable.sort((a, b) => (a.name < b.name ? -1 : 1))
-    return Promise.all(
+    const views = await Promise.all(
       usable.map((upstream) =>
         viewOf(person, upstream, presentsToken, rows.get(upstream.name), { lastUses, failing }),
       ),
     )
+    const leftOver = stored
+      .filter(({ upstream }) => !upstreams.has(upstream))
+      .map((row) => unconfiguredConnection(row, lastUses.get(row.upstream)))
+    return [...views, ...leftOver].toSorted((a, b) => (a.upstream < b.upstream ? -1 : 1))
+  }
+
+  const findUnconfigured: Connections['findUnconfigured'] = async (person, name) => {
+    if (upstreams.has(name)) return undefined
+    const stored = await credentials.list(person)
+    const row = stored.find(({ upstream }) => upstream === name)
+    if (row === undefined) return undefined
+    return unconfiguredConnection(row, (await activity.lastUses(person)).get(name))
   }
 
   async function find(
@@ -140,14 +152,13 @@ export function createConnections(ports: {
 
   const disconnect: Connections['disconnect'] = async (options) => {
     const { person, upstream } = options
-    audit.admit()
-    const key: CredentialKey = {
-      issuer: person.issuer,
-      userId: person.userId,
-      upstream: upstream.name,
+    if (!upstreams.has(upstream) && !(await isStored(person, upstream))) {
+      throw new BrokerError('unknown_upstream')
     }
+    audit.admit()
+    const key: CredentialKey = { issuer: person.issuer, userId: person.userId, upstream }
     const taken = await credentials.take(key)
-    memory.end(person, upstream.name)
+    memory.end(person, upstream)
     // Before the others are waited for: what is done is done, whatever becomes of this process meanwhile.
     if (taken !== undefined) finish(options, taken)
     // Also where there was nothing: another call may have removed it just now, and still be waiting.
@@ -155,8 +166,19 @@ export function createConnections(ports: {
     if (taken !== undefined) await audit.settled()
   }
 
+  /** Compared here, so that no other text than a name that was configured once gets any further. */
+  async function isStored(person: PersonId, name: string): Promise<boolean> {
+    return (await credentials.list(person)).some(({ upstream }) => upstream === name)
+  }
+
   function finish(
-    { person, actor, upstream, requestId, startedAt }: Parameters<Connections['disconnect']>[0],
+    {
+      person,
+      actor,
+      upstream: name,
+      requestId,
+      startedAt,
+    }: Parameters<Connections['disconnect']>[0],
     taken: TakenCredential,
   ): void {
     audit.record({
@@ -165,14 +187,15 @@ export function createConnections(ports: {
       userId: person.userId,
       issuer: person.issuer,
       actor,
-      upstream: upstream.name,
+      upstream: name,
       action: 'disconnect',
-      method: methodOfMode[upstream.credential.mode],
+      method: taken.method,
       outcome: 'success',
       reason: undefined,
       ...(actor.kind === 'user' ? { details: { identity: 'token' } } : {}),
     })
-    revokeTaken(methods, upstream, taken)
+    const upstream = upstreams.get(name)
+    if (upstream !== undefined) revokeTaken(methods, upstream, taken)
   }
 
   const storeKey: Connections['storeKey'] = async (options) => {
@@ -215,5 +238,5 @@ export function createConnections(ports: {
     await replicas.caughtUp()
   }
 
-  return { list, find, disconnect, storeKey }
+  return { list, find, findUnconfigured, disconnect, storeKey }
 }

@@ -99,12 +99,6 @@ export const methodOfMode: Readonly<Record<CredentialMode, MethodName>> = {
   user_key: 'user_key',
 }
 
-/** The mode that a method is of; undefined where this version has none for it. */
-export function modeOfMethod(method: MethodName): CredentialMode | undefined {
-  const modes = Object.entries(methodOfMode) as [CredentialMode, MethodName][]
-  return modes.find(([, of]) => of === method)?.[0]
-}
-
 /** Whether its credentials come from an exchange of the person's token: then nobody has to be asked for one. */
 export function isExchanged({ credential: { mode } }: Upstream): boolean {
   return mode === 'token_exchange' || mode === 'entra_obo'

@@ -24,15 +24,15 @@ ${
 }
 
 function card(connection: ConnectionView, viewer: Viewer): Markup {
-  const { displayName, status, reason, connectable } = connection
+  const { displayName, mode, status, reason } = connection
   return html`<li class="card">
 <div class="card-head">
 <h2>${displayName}</h2>
 <span class="status ${status}">${statusWords[status]}</span>
 </div>
-${reason === null || status === 'not_connected' ? html`` : html`<p class="reason">${reasonWords[reason]}</p>`}
+${reason === null || status === 'not_connected' ? html`` : html`<p class="reason">${mode === null ? offeredNoMore : reasonWords[reason]}</p>`}
 ${status === 'not_connected' ? html`` : facts(connection)}
-${connectable || takesKey(connection) ? buttons(connection, viewer) : html`<p class="muted">${throughSignIn}</p>`}
+${buttons(connection, viewer)}
 </li>`
 }
 
@@ -45,6 +45,7 @@ ${row('Last used', lastUsedAt)}
 </dl>`
 }
 
+const offeredNoMore = 'It is no longer offered here. Disconnect it to remove what is stored.'
 const throughSignIn = 'Works through your sign-in: there is nothing for you to connect.'
 
 function row(name: string, value: string | Date | Markup | null): Markup {
@@ -58,14 +59,19 @@ function takesKey({ mode }: ConnectionView): boolean {
 }
 
 function buttons(connection: ConnectionView, viewer: Viewer): Markup {
-  const { upstream, status, displayName } = connection
-  const connect = takesKey(connection)
-    ? keyForm(connection, viewer)
-    : connectForm(connection, viewer)
+  const { upstream, mode, status, displayName, connectable } = connection
+  if (!connectable && !takesKey(connection) && mode !== null) {
+    return html`<p class="muted">${throughSignIn}</p>`
+  }
+  const connect = mode === null ? html`` : connectOrKeyForm(connection, viewer)
   if (status === 'not_connected') return html`<div class="actions">${connect}</div>`
   return html`<div class="actions">${connect}
 <form method="post" action="/connections/${upstream}/disconnect">${csrfField(viewer)}
 <button type="submit" class="danger">Disconnect<span class="hidden"> ${displayName}</span></button></form></div>`
+}
+
+function connectOrKeyForm(connection: ConnectionView, viewer: Viewer): Markup {
+  return takesKey(connection) ? keyForm(connection, viewer) : connectForm(connection, viewer)
 }
 
 /** A password field, so that neither a screen nor a history shows it. */

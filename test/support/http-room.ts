@@ -318,8 +318,10 @@ export function createHttpRoom(overrides: Partial<HttpServices> = {}) {
           .toSorted((a, b) => (a.name < b.name ? -1 : 1))
           .map(viewOf),
       find: async (_person, of) => viewOf(of),
+      findUnconfigured: async () => undefined,
       async disconnect({ person: of, actor, upstream: from, requestId }) {
-        room.disconnected.push({ person: of, actor, upstream: from.name, requestId })
+        if (!upstreams.has(from)) refuse('unknown_upstream')
+        room.disconnected.push({ person: of, actor, upstream: from, requestId })
       },
       async storeKey({ person: of, upstream: at, key }) {
         room.keys.push({ person: of, upstream: at.name, key: key.reveal() })

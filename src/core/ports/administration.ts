@@ -32,8 +32,7 @@ export type ConnectionFilter = {
   readonly status: ConnectionStatus | undefined
 }
 
-export type AdministeredConnection = PersonId &
-  Omit<ConnectionView, 'mode'> & { readonly mode: string | null }
+export type AdministeredConnection = PersonId & ConnectionView
 
 export type UpstreamOverview = {
   readonly upstream: string

@@ -57,17 +57,22 @@ export interface RefusalRecorder {
 /** A person's connections. */
 export interface Connections {
   /**
-   * Sorted by upstream; only those that the person may use. `presentsToken`: the request came with a bearer that could be
-   * exchanged, so an exchange needs nobody to be asked.
+   * Sorted by upstream; only those that the person may use, and what is stored of upstreams that are configured no more.
+   * `presentsToken`: the request came with a bearer that could be exchanged, so an exchange needs nobody to be asked.
    */
   list(person: Person, presentsToken: boolean): Promise<readonly ConnectionView[]>
   find(person: Person, upstream: Upstream, presentsToken: boolean): Promise<ConnectionView>
-  /** Removes and revokes; resolves also when there was nothing. */
+  /** Stored, of an upstream that is configured no more; undefined where there is none. */
+  findUnconfigured(person: Person, upstream: string): Promise<ConnectionView | undefined>
+  /**
+   * Removes, and revokes where the upstream is configured; resolves also when there was nothing.
+   * @throws BrokerError unknown_upstream where none of that name is configured nor was stored
+   */
   disconnect(options: {
     readonly person: PersonId
     /** The person, or an admin. */
     readonly actor: Actor
-    readonly upstream: Upstream
+    readonly upstream: string
     readonly requestId: string
     readonly startedAt: Date
   }): Promise<void>
@@ -88,7 +93,8 @@ export interface Connections {
 export type ConnectionView = {
   readonly upstream: string
   readonly displayName: string
-  readonly mode: string
+  /** Null where the upstream is configured no more. */
+  readonly mode: string | null
   readonly status: ConnectionStatus
   readonly reason: ConnectionReason | null
   readonly scopes: readonly string[]

@@ -13,7 +13,6 @@ const administered = connection
   .extend({
     issuer: z.string(),
     user_id: z.string(),
-    mode: z.string().nullable().describe('Null where the upstream is configured no more'),
   })
   .openapi('AdministeredConnection')
 
@@ -56,9 +55,9 @@ const person = z.object({ issuer: z.string(), user_id: z.string() })
 /** Everybody's connections, for admins, and the end of a person's access. */
 export function addAdministrationRoutes(
   routes: Routes,
-  services: Pick<HttpServices, 'administration' | 'connections' | 'upstreams'>,
+  services: Pick<HttpServices, 'administration' | 'connections'>,
 ): void {
-  const { administration, connections, upstreams } = services
+  const { administration, connections } = services
 
   routes.add(
     {
@@ -150,12 +149,10 @@ export function addAdministrationRoutes(
       },
     },
     async (c, { actor }) => {
-      const upstream = upstreams.get(c.req.param('upstream') ?? '')
-      if (upstream === undefined) throw new BrokerError('unknown_upstream')
       await connections.disconnect({
         person: personOf(c),
         actor,
-        upstream,
+        upstream: c.req.param('upstream') ?? '',
         requestId: c.get('requestId'),
         startedAt: c.get('startedAt'),
       })

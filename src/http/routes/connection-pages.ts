@@ -9,7 +9,7 @@ import type { HttpApp } from '../http-env.ts'
 import { pageAnswer } from '../page-answer.ts'
 import type { PageCaller, PageRoutes } from '../page-routes.ts'
 import type { HttpServices } from '../services.ts'
-import { upstreamFor } from '../upstream-access.ts'
+import { requireRemovable, upstreamFor } from '../upstream-access.ts'
 import { readKey, requireKeyMode } from '../user-keys.ts'
 
 /** The person's page of connections, and what its buttons do. */
@@ -53,7 +53,8 @@ export function addConnectionPages(
   })
 
   pageRoutes.post('/connections/:upstream/disconnect', async (c, { session: { person } }) => {
-    const upstream = upstreamFor(upstreams, c.req.param('upstream'), person)
+    const upstream = c.req.param('upstream') ?? ''
+    requireRemovable(upstreams, upstream, person)
     const requestId = c.get('requestId')
     await connections.disconnect({
       person,
@@ -62,7 +63,7 @@ export function addConnectionPages(
       requestId,
       startedAt: c.get('startedAt'),
     })
-    return c.redirect(`/connections?upstream=${upstream.name}&disconnected=1`, 303)
+    return c.redirect(`/connections?upstream=${upstream}&disconnected=1`, 303)
   })
 
   /** What the address says has happened, in our own words: anybody can make up an address. */

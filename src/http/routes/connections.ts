@@ -7,7 +7,7 @@ import { readJson } from '../request-body.ts'
 import { readKey, requireKeyMode } from '../user-keys.ts'
 import type { Routes } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
-import { upstreamFor } from '../upstream-access.ts'
+import { requireRemovable, upstreamFor } from '../upstream-access.ts'
 
 const instant = z.iso.datetime().nullable()
 
@@ -23,7 +23,7 @@ export const connection = z
   .object({
     upstream: z.string(),
     display_name: z.string(),
-    mode: z.string(),
+    mode: z.string().nullable().describe('Null where the upstream is configured no more'),
     status: z.enum(connectionStatuses),
     reason: z.string().nullable(),
     scopes: z.array(z.string()),
@@ -79,7 +79,8 @@ export function addConnectionRoutes(
         summary: 'My connections',
         success: {
           status: 200,
-          description: 'Every upstream that I may use, sorted by name.',
+          description:
+            'Every upstream that I may use, and what I have left at those that are configured no more, sorted by name.',
           content: { type: 'application/json', schema: connectionList },
         },
         refusals: [],
@@ -109,7 +110,10 @@ export function addConnectionRoutes(
       },
     },
     async (c, { person, presentsToken }) => {
-      const upstream = upstreamFor(upstreams, c.req.param('upstream'), person)
+      const name = c.req.param('upstream') ?? ''
+      const leftOver = await connections.findUnconfigured(person, name)
+      if (leftOver !== undefined) return c.json(connectionJson(leftOver))
+      const upstream = upstreamFor(upstreams, name, person)
       return c.json(connectionJson(await connections.find(person, upstream, presentsToken)))
     },
   )
@@ -197,7 +201,8 @@ export function addConnectionRoutes(
       },
     },
     async (c, { person }) => {
-      const upstream = upstreamFor(upstreams, c.req.param('upstream'), person)
+      const upstream = c.req.param('upstream') ?? ''
+      requireRemovable(upstreams, upstream, person)
       const requestId = c.get('requestId')
       await connections.disconnect({
         person,
@@ -211,10 +216,7 @@ export function addConnectionRoutes(
   )
 }
 
-/** `mode` is as in the view. */
-export function connectionJson<Mode extends string | null>(
-  view: Omit<ConnectionView, 'mode'> & { readonly mode: Mode },
-): Omit<z.input<typeof connection>, 'mode'> & { mode: Mode } {
+export function connectionJson(view: ConnectionView): z.input<typeof connection> {
   return {
     upstream: view.upstream,
     display_name: view.displayName,
