@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
 import type { StreamedAnswer } from '../core/ports/gateway.ts'
 import { endOfTurn } from './end-of-turn.ts'
 
@@ -10,25 +11,32 @@ export function answerOnSocket(
   let resume = () => {}
   let gone = () => {}
   outgoing.on('drain', () => resume())
-  let isGone = false
+  let isGone = outgoing.destroyed
   let isWaiting = false
   let hasEnded = false
+  let corked: Socket | null = null
   outgoing.once('close', () => {
     isGone = !outgoing.writableFinished
     if (isGone) gone()
   })
-  /** What comes in one turn leaves at its end: head and body as one packet, and one behind the other for who reads several. */
+  /**
+   * What comes in one turn leaves at its end: head and body as one packet, and one behind the other for who reads several. It is
+   * the socket that is corked: what an answer itself is corked with, Node 24 sends behind the mark of its end.
+   */
   function leaveTogether(): void {
     if (isWaiting) return
     isWaiting = true
-    outgoing.cork()
-    void endOfTurn().then(() => {
-      isWaiting = false
-      // A stream may have nothing to say for long, and its reader waits for the head.
-      if (hasEnded) outgoing.end()
-      else outgoing.flushHeaders()
-      outgoing.uncork()
-    })
+    corked = outgoing.socket
+    corked?.cork()
+    void endOfTurn().then(leave)
+  }
+  function leave(): void {
+    if (!isWaiting) return
+    isWaiting = false
+    // A stream may have nothing to say for long, and its reader waits for the head.
+    if (hasEnded) outgoing.end()
+    else outgoing.flushHeaders()
+    corked?.uncork()
   }
   return {
     begin(status, headers) {
@@ -43,7 +51,11 @@ export function answerOnSocket(
       hasEnded = true
       leaveTogether()
     },
-    cut: () => outgoing.destroy(),
+    cut() {
+      // What came until then does leave: who saw nothing of an answer at all may send its request again (RFC 9110 §9.2.2).
+      leave()
+      outgoing.destroy()
+    },
     onDrain(listener) {
       resume = listener
     },
@@ -119,7 +131,7 @@ function headLines(headers: AnswerHeaders, added: Readonly<Record<string, string
   const lines: string[] = []
   for (const name of Object.keys(headers)) {
     const value = headers[name] ?? ''
-    if (name in added) continue
+    if (Object.hasOwn(added, name)) continue
     if (typeof value === 'string') lines.push(name, value)
     else for (const one of value) lines.push(name, one)
   }

@@ -1,0 +1,80 @@
+import { once } from 'node:events'
+import { createServer, type Server, type ServerResponse } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { answerAsResponse, answerOnSocket } from '../../../src/http/streamed-answer.ts'
+import { rawExchange } from '../../support/raw-exchange.ts'
+
+describe('an answer on a socket', () => {
+  let server: Server
+  let handle: (outgoing: ServerResponse) => void = () => {}
+  let port = 0
+
+  beforeAll(async () => {
+    server = createServer((_incoming, outgoing) => handle(outgoing))
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    port = (server.address() as AddressInfo).port
+  })
+  afterAll(() => {
+    server.closeAllConnections()
+    server.close()
+  })
+
+  const request = 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+  const bytesOf = async (answer: (outgoing: ServerResponse) => void) => {
+    handle = answer
+    return (await rawExchange({ host: '127.0.0.1', port }, request)).toString()
+  }
+
+  it('P17: that is cut in the turn in which it began is seen to have begun, and not to have ended', async () => {
+    const bytes = await bytesOf((outgoing) => {
+      const answer = answerOnSocket(outgoing, {})
+      answer.begin(200, {})
+      answer.write(Buffer.from('half'))
+      answer.cut()
+    })
+    expect(bytes).toMatch(/^HTTP\/1\.1 200 OK\r\n/)
+    expect(bytes).toMatch(/4\r\nhalf\r\n$/)
+  })
+
+  it('tells a caller who was gone before it was there', async () => {
+    const socket = connect(port, '127.0.0.1')
+    const arrived = new Promise<ServerResponse>((resolve) => {
+      handle = resolve
+    })
+    socket.write(request)
+    const outgoing = await arrived
+    socket.destroy()
+    await once(outgoing, 'close')
+    let hasGone = false
+    answerOnSocket(outgoing, {}).onGone(() => {
+      hasGone = true
+    })
+    expect(hasGone).toBe(true)
+  })
+
+  it('has headers of the same name one by one, and what it varies by as one', async () => {
+    const bytes = await bytesOf((outgoing) => {
+      const answer = answerOnSocket(outgoing, { vary: 'Origin', 'x-request-id': 'ours' })
+      answer.begin(204, { link: ['<a>', '<b>'], vary: ['A', 'B'], 'x-request-id': 'theirs' })
+      answer.end()
+    })
+    expect(bytes.match(/^link: <.>\r$/gm)).toHaveLength(2)
+    expect(bytes).toContain('vary: A, B, Origin\r\n')
+    expect(bytes.match(/x-request-id: .*/g)).toEqual(['x-request-id: ours'])
+  })
+})
+
+describe('an answer as a Response', () => {
+  it('breaks off for its reader where it is cut', async () => {
+    let response: Response | undefined
+    const answer = answerAsResponse({}, (begun) => {
+      response = begun
+    })
+    answer.begin(200, {})
+    answer.write(Buffer.from('half'))
+    answer.cut()
+    await expect(response?.text()).rejects.toThrow()
+  })
+})
