@@ -143,7 +143,8 @@ export function createGatewayDoors(
     const { headers, rawHeaders, method, target } = request
     refuseAmbiguousHead(request)
     if (!methods.includes(method)) {
-      throw new BrokerError('method_not_allowed', { allowedMethods: methods })
+      const allowedMethods = target.startsWith(prefixes.mcp) ? mcpMethods : methods
+      throw new BrokerError('method_not_allowed', { allowedMethods })
     }
     refuseDotSegments(target)
     refuseForeignOrigin(headers.origin)
@@ -207,6 +208,7 @@ export function createGatewayDoors(
 type Door = { readonly path: string; readonly upstream: Upstream; readonly use: BearerUse }
 
 const prefixes = { http: '/proxy/', mcp: '/mcp/' } as const
+const mcpMethods: readonly string[] = ['GET', 'POST', 'DELETE']
 
 /** The part of a target that says which upstream it is for, as it is written. */
 function pathOf(target: string): string | undefined {

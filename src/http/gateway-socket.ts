@@ -21,15 +21,26 @@ export async function enterFromSocket(
     { method, target, headers, rawHeaders, body: sendsBody ? incoming : undefined },
     (added) => answerOnSocket(outgoing, added),
   )
-  if (refusal === undefined) return
+  if (refusal !== undefined) await refuse(outgoing, refusal)
+  if (!incoming.complete) letFinish(incoming, outgoing)
+}
+
+async function refuse(outgoing: ServerResponse, refusal: Response): Promise<void> {
   const body = await refusal.text()
   // What has begun meanwhile is not followed by the text of another answer.
   if (outgoing.headersSent) return void outgoing.destroy()
   for (const [name, value] of refusal.headers) outgoing.setHeader(name, value)
   if (body !== '') outgoing.setHeader('content-length', Buffer.byteLength(body))
   outgoing.writeHead(refusal.status).end(body)
-  if (!incoming.complete) {
-    incoming.resume()
+}
+
+/** Reads a body that nobody needs any more: until it is read, its sender may not look for the answer, nor send anything else. */
+function letFinish(incoming: IncomingMessage, outgoing: ServerResponse): void {
+  // Whoever began to read it would keep it, or stop in the middle.
+  incoming.removeAllListeners('data').removeAllListeners('readable').resume()
+  const hangUp = () => {
     setTimeout(() => incoming.complete || incoming.destroy(), lastWordsMs).unref()
   }
+  if (outgoing.closed) hangUp()
+  else outgoing.once('close', hangUp)
 }

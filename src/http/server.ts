@@ -91,10 +91,14 @@ export async function startServer(options: {
   return { host, port: listening, close: (graceMs) => close(server, silent, graceMs) }
 }
 
-/** Any other may be an impossible one, which the application's listener refuses. */
+/** A name or an address that is surely possible; any other is judged by the application's listener. */
 function isPlainHost(host: string | undefined): boolean {
-  return host === undefined || /^[\w.-]+(?::\d{1,5})?$/.test(host)
+  return host === undefined || plainHost.test(host)
 }
+
+/** What ends in a number is an IPv4 address or nothing (WHATWG URL, "ends-in-a-number checker"). */
+const plainHost =
+  /^(?:(?:[a-z\d-]+\.)*[a-z][a-z\d-]*|(?:1?\d?\d\.){3}1?\d?\d)(?::(?:\d{1,4}|[1-5]\d{4}))?$/i
 
 /** Hono answers HEAD with a copy, in which the server would not see that the answer is out. */
 async function keptAsSent(answer: Response | Promise<Response>): Promise<Response> {

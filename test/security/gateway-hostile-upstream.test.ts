@@ -236,6 +236,38 @@ describe('/proxy, with an upstream below HTTP', () => {
     })
   })
 
+  describe('an answer that comes in pieces', () => {
+    it('has its last piece before the mark of its end, though both come at once', async () => {
+      const answer = await answersTo((socket) => {
+        socket.write(`${chunked()}5\r\nfirst\r\n`)
+        setTimeout(() => socket.write('4\r\nlast\r\n0\r\n\r\n'), 50)
+      })
+      expect(bodyOf(answer)).toBe('5\r\nfirst\r\n4\r\nlast\r\n0\r\n\r\n')
+    })
+  })
+
+  describe('a body that nobody reads to its end', () => {
+    const host = 'Host: x'
+    const after = () => head('GET /proxy/unknown/x HTTP/1.1', host, ada, 'Connection: close')
+
+    it('of a call that is answered before: the answer arrives, and so does that of the next', async () => {
+      answerWith(finish(head('HTTP/1.1 413 Content Too Large', 'Content-Length: 0')))
+      const length = 6 * 1024 * 1024
+      const upload = head('PUT /proxy/reports/x HTTP/1.1', host, ada, `Content-Length: ${length}`)
+      const answer = await send(`${upload}${'x'.repeat(length)}${after()}`)
+      expect(statusesIn(answer)).toEqual([413, 404])
+    })
+
+    it.each(['/mcp/files', '/proxy/unknown/x'])(
+      'P19: and that has none keeps no connection: %s',
+      async (path) => {
+        const twice = ['Mcp-Name: x', 'Mcp-Name: x', 'Transfer-Encoding: chunked']
+        const answer = await send(`${head(`POST ${path} HTTP/1.1`, host, ada, ...twice)}1\r\na\r\n`)
+        expect([400, 404]).toContain(statusesIn(answer)[0])
+      },
+    )
+  })
+
   it('P9: what an upstream says on a connection where nobody asked is nobody’s answer', async () => {
     let idle: Socket | undefined
     upstream.answerWith((socket) => {
@@ -250,6 +282,11 @@ describe('/proxy, with an upstream below HTTP', () => {
 
   describe('heads', () => {
     const many = (count: number) => Array.from({ length: count }, (_, at) => `x${at}: 1`)
+
+    it('one named like a member of every object is a header like any', async () => {
+      const answer = await answersTo(write(sized('Constructor: x', '__proto__: x')))
+      expect(namesIn(answer)).toContain('constructor')
+    })
 
     it('a thousand headers are passed on', async () => {
       const answer = await answersTo(write(sized(...many(1000))))

@@ -1,5 +1,6 @@
 import { Readable } from 'node:stream'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import type { StreamedAnswer } from '../../core/ports/gateway.ts'
 import type { GatewayDoors } from '../gateway-doors.ts'
 import { enterFromSocket } from '../gateway-socket.ts'
 import type { HttpApp, HttpContext } from '../http-env.ts'
@@ -32,6 +33,7 @@ async function enterFromFetch(doors: GatewayDoors, request: Request): Promise<Re
   // One that breaks off when nobody reads it any more is nobody's fault.
   body?.on('error', () => {})
   return new Promise((resolve) => {
+    let begun: StreamedAnswer | undefined
     const over = doors.enter(
       {
         method: request.method,
@@ -40,8 +42,16 @@ async function enterFromFetch(doors: GatewayDoors, request: Request): Promise<Re
         rawHeaders: headers.flat(),
         body,
       },
-      (added) => answerAsResponse(added, resolve),
+      (added) => {
+        begun = answerAsResponse(added, resolve)
+        return begun
+      },
     )
-    void over.then((refusal) => refusal && resolve(refusal))
+    void over.then((refusal) => {
+      if (refusal === undefined) return
+      resolve(refusal)
+      // Where an answer has begun, that changes nothing, and nobody goes on with it.
+      begun?.cut()
+    })
   })
 }
