@@ -18,7 +18,7 @@ afterEach(async () => {
 /** Every call that was answered is in the table once, and every chain is whole. */
 async function expectNothingLost(of: AuditedBroker): Promise<void> {
   const none = { missing: [], doubled: [], broken: [] }
-  await expect.poll(() => of.judge(), { timeout: 20_000, interval: 200 }).toMatchObject(none)
+  await expect.poll(() => of.judge(), { timeout: 60_000, interval: 200 }).toMatchObject(none)
 }
 
 describe('the activity log of a process', () => {
@@ -55,7 +55,9 @@ describe('the activity log of a process', () => {
     await broker.answers(50)
     await end()
     await expectNothingLost(broker)
-    await expect.poll(() => broker?.metric('onbehalf_audit_spool_bytes'), { timeout: 5000 }).toBe(0)
+    await expect
+      .poll(() => broker?.metric('onbehalf_audit_spool_bytes'), { timeout: 30_000 })
+      .toBe(0)
   })
 
   it('L6: that is told to stop under load, twice, stores every record before it ends', async () => {

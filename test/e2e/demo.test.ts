@@ -41,7 +41,7 @@ const startBrokenBroker: StartBroker = async (config) => {
 }
 
 describe('onbehalf demo', () => {
-  it('does the main job on the real parts, and says so', { timeout: 90_000 }, async () => {
+  it('does the main job on the real parts, and says so', { timeout: 180_000 }, async () => {
     const { code, text } = await run(startRealBroker)
     expect(text).toMatch(/All \d+ checks held\.$/)
     expect(code).toBe(0)

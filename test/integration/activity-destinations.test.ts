@@ -1,5 +1,5 @@
 import { createHmac, createPublicKey, verify } from 'node:crypto'
-import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { describe, expect, it, onTestFinished } from 'vitest'
 import { type DestinationPorts, startDestinations } from '../../src/audit/destinations.ts'
 import type { ActivityDestination } from '../../src/core/activity-destination.ts'
 import { Secret } from '../../src/core/secret.ts'
@@ -64,9 +64,7 @@ async function testDestinations() {
   }
 
   const registered = (count = 1) =>
-    vi.waitFor(async () =>
-      expect(await database.sql`select from activity_destination`).toHaveLength(count),
-    )
+    expect.poll(() => database.sql`select from activity_destination`).toHaveLength(count)
 
   return {
     database,
@@ -102,7 +100,7 @@ describe('a destination', () => {
     for (let batch = 0; batch < 5; batch += 1) {
       for (const writer of writers) await writer.write(3)
     }
-    await vi.waitFor(() => expect(recordsIn(deliveries)).toHaveLength(30))
+    await expect.poll(() => recordsIn(deliveries)).toHaveLength(30)
     const records = recordsIn(deliveries)
     for (const { writer } of writers) {
       const seqs = records.filter((record) => record.writer === writer).map(({ seq }) => seq)
@@ -141,8 +139,8 @@ describe('a destination', () => {
     const writer = createTestWriter(database)
     for (let batch = 0; batch < 4; batch += 1) await writer.write(5)
     expect(await verifyLog()).toMatchObject({ findings: [], records: 20 })
-    await vi.waitFor(() => expect(said).toHaveLength(2), { timeout: 5000 })
-    await vi.waitFor(() => expect(recordsIn(deliveries.slice(4))).toHaveLength(20))
+    await expect.poll(() => said).toHaveLength(2)
+    await expect.poll(() => recordsIn(deliveries.slice(4))).toHaveLength(20)
     expect(recordsIn(deliveries.slice(4)).map(({ seq }) => seq)).toEqual(
       Array.from({ length: 20 }, (_, index) => index + 1),
     )
@@ -159,11 +157,11 @@ describe('a destination', () => {
     await registered()
     const writer = createTestWriter(database)
     await writer.write(4)
-    await vi.waitFor(() => expect(recordsIn(deliveries)).toHaveLength(4))
+    await expect.poll(() => recordsIn(deliveries)).toHaveLength(4)
     await Promise.all(both.map((running) => running.stop()))
     await writer.write(3)
     start([webhook(url)])
-    await vi.waitFor(() => expect(recordsIn(deliveries)).toHaveLength(7))
+    await expect.poll(() => recordsIn(deliveries)).toHaveLength(7)
     expect(new Set(recordsIn(deliveries).map(({ id }) => id)).size).toBe(7)
   })
 
@@ -174,14 +172,14 @@ describe('a destination', () => {
     await registered()
     const writer = createTestWriter(database)
     await writer.write(1)
-    await vi.waitFor(() => expect(recordsIn(deliveries)).toHaveLength(1))
+    await expect.poll(() => recordsIn(deliveries)).toHaveLength(1)
     // The id of a statement that is not committed, or never will be.
     await sql`select nextval('activity_batch_id_seq')`
     await writer.write(1)
     await new Promise((resolve) => setTimeout(resolve, 100))
     expect(recordsIn(deliveries)).toHaveLength(1)
     await sql`update activity_batch set arrived_at = now() - interval '2 minutes'`
-    await vi.waitFor(() => expect(recordsIn(deliveries)).toHaveLength(2))
+    await expect.poll(() => recordsIn(deliveries)).toHaveLength(2)
   })
 
   it('that takes less at once gets less at once', async () => {
@@ -193,9 +191,7 @@ describe('a destination', () => {
     await registered()
     await createTestWriter(database).write(300)
     const taken = () => deliveries.filter((delivery) => control.answer(delivery) === 200)
-    await vi.waitFor(() => expect(new Set(recordsIn(taken()).map(({ id }) => id)).size).toBe(300), {
-      timeout: 5000,
-    })
+    await expect.poll(() => new Set(recordsIn(taken()).map(({ id }) => id)).size).toBe(300)
   })
 
   it('of OpenTelemetry gets log records in OTLP over HTTP, with the secret as its bearer', async () => {
@@ -206,7 +202,7 @@ describe('a destination', () => {
     await registered()
     const at = new Date()
     await createTestWriter(database).write(2, () => at)
-    await vi.waitFor(() => expect(deliveries).toHaveLength(1))
+    await expect.poll(() => deliveries).toHaveLength(1)
     const [delivery] = deliveries
     expect(delivery?.path).toBe('/otel/v1/logs')
     expect(delivery?.headers).toMatchObject({
@@ -243,10 +239,10 @@ describe('a destination', () => {
         { key: 'onbehalf.details', value: { stringValue: '{"identity":"token"}' } },
       ]),
     )
-    await vi.waitFor(() =>
-      expect(said).toEqual([
+    await expect
+      .poll(() => said)
+      .toEqual([
         { event: 'activity_destination_rejected_records', at: 'audit.destinations[0]', records: 1 },
-      ]),
-    )
+      ])
   })
 })

@@ -158,7 +158,7 @@ describe('from nothing to a result', () => {
         decision: 'allow',
       })
       expect(page.url.searchParams.get('connected')).toBe('1')
-      await expect.poll(() => heard.at(-1), { timeout: 8000 }).toBe(elicitations[0]?.elicitationId)
+      await expect.poll(() => heard.at(-1)).toBe(elicitations[0]?.elicitationId)
       return client.callTool(call)
     }
     expect((await client.listTools()).tools.map(({ name }) => name)).toEqual(['connect_files'])

@@ -128,9 +128,7 @@ describe('/mcp: an MCP upstream behind the gateway, with the official SDK', () =
     expect(refused?.code).toBe(-32042)
     const elicitationId = refused?.data?.elicitations?.[0]?.elicitationId
     await broker.connect('linus', 'grace-at-files')
-    await expect
-      .poll(() => heard, { timeout: 6000 })
-      .toEqual([elicitationId, 'notifications/tools/list_changed'])
+    await expect.poll(() => heard).toEqual([elicitationId, 'notifications/tools/list_changed'])
     expect((await client.listTools()).tools).toHaveLength(3)
   })
 

@@ -13,7 +13,7 @@ describe('/proxy: plain HTTP upstreams, each call with its own person’s creden
     broker = await startTestBroker({
       change(config) {
         config.upstreams.reports['url'] = `${upstream.url}/base`
-        config.upstreams.reports['timeouts'] = { head: '1s' }
+        config.upstreams.reports['timeouts'] = { head: '4s' }
         config['allowed_origins'] = ['https://client.example.com']
       },
     })

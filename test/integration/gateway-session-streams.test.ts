@@ -136,14 +136,14 @@ describe('the GET stream of a session whose person connects anew', () => {
     const prompt = elicitationIn(await call(broker, session))
     await broker.connect('ada')
     await expect
-      .poll(() => methods(stream), { timeout: 5000 })
+      .poll(() => methods(stream))
       .toEqual(['notifications/elicitation/complete', ...listsChanged])
     expect(stream.messages()[0]).toMatchObject({
       params: { elicitationId: prompt?.elicitationId },
     })
     // From here on a disconnect cuts it, wherever.
     await broker.call('DELETE', '/api/v1/connections/files', 'ada')
-    await expect.poll(stream.ended, { timeout: 5000 }).toBe('cut')
+    await expect.poll(stream.ended).toBe('cut')
   })
 
   it('is there before the first call goes up in the new session', async () => {
@@ -207,7 +207,7 @@ describe('the GET stream of a session whose person connects anew', () => {
     // The one that came with the second call is still open.
     await broker.connect('ada')
     const isComplete = (method: unknown) => method === 'notifications/elicitation/complete'
-    await expect.poll(() => methods(late).filter(isComplete).length, { timeout: 5000 }).toBe(2)
+    await expect.poll(() => methods(late).filter(isComplete).length).toBe(2)
   })
 
   it('P12: a call that waits for its session when its person disconnects uses the credential no more', async () => {
@@ -295,7 +295,7 @@ describe('a session that is opened on one replica', () => {
     const { elicitations } = (refused as { data: { elicitations: { elicitationId: string }[] } })
       .data
     await broker.connect('ada')
-    await expect.poll(() => heard.length, { timeout: 5000 }).toBeGreaterThanOrEqual(4)
+    await expect.poll(() => heard.length).toBeGreaterThanOrEqual(4)
     expect(heard.slice(0, 4)).toEqual([
       ['notifications/elicitation/complete', elicitations[0]?.elicitationId],
       ...listsChanged.map((method) => [method, undefined]),
@@ -306,8 +306,11 @@ describe('a session that is opened on one replica', () => {
     }
     // One session at the upstream for both, and what it says without being asked reaches the client.
     expect(upstream.sessions.size).toBe(1)
-    await upstream.speak()
-    await expect.poll(() => heard.at(-1)).toEqual(['notifications/message', undefined])
+    const spoken = async () => {
+      await upstream.speak()
+      return heard.at(-1)
+    }
+    await expect.poll(spoken).toEqual(['notifications/message', undefined])
     expect(streams).toBe(1)
     await client.close()
   })

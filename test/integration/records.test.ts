@@ -1,8 +1,12 @@
+import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createBrowser, followConnectLink } from '../support/browser.ts'
 import { type ActivityRow, startTestBroker, type TestBroker } from '../support/broker.ts'
 import { endpoints } from '../support/authorization-server.ts'
 import { scanDatabase } from '../support/secret-scan.ts'
+
+/** Requests of the tests' own, which count nowhere. */
+const marks = new Set<string>()
 
 describe('every operation leaves exactly one record', () => {
   let broker: TestBroker
@@ -179,15 +183,20 @@ describe('every operation leaves exactly one record', () => {
   })
 })
 
-/** The rows, once no more come. */
+/** The rows of all that was done: one that was left after them is there, and a broker's records are stored in their order. */
 async function settledRecords(broker: TestBroker): Promise<readonly ActivityRow[]> {
-  let rows = await broker.records(0)
-  for (;;) {
-    await new Promise((resolve) => setTimeout(resolve, 400))
-    const more = await broker.records(0)
-    if (more.length === rows.length) return more
-    rows = more
-  }
+  const last = randomUUID()
+  // What an operation would record behind its answer is before that one, too.
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  await fetch(`${broker.url}/api/v1/resolve`, {
+    method: 'POST',
+    headers: { authorization: `Bearer ${broker.serviceKey}`, 'x-request-id': last },
+    body: JSON.stringify({ upstream: 'nothing', subject_token: 'x' }),
+  })
+  const ids = async () => (await broker.records(0)).map(({ request_id: id }) => id)
+  await expect.poll(ids).toContain(last)
+  marks.add(last)
+  return (await broker.records(0)).filter(({ request_id: id }) => !marks.has(id))
 }
 
 function inWords(row: ActivityRow): string {

@@ -23,7 +23,7 @@ describe('/mcp, with what no SDK sends', () => {
     broker = await startTestBroker({
       filesUrl: `${upstream.url}/mcp`,
       change(config) {
-        config.upstreams.files['timeouts'] = { head: '2s', idle: '1s' }
+        config.upstreams.files['timeouts'] = { head: '10s', idle: '3s' }
         const other = structuredClone(config.upstreams.files)
         Object.assign(config.upstreams, { other })
       },
@@ -477,7 +477,7 @@ describe('/mcp, with what no SDK sends', () => {
       })
       before = upstream.hits.length
       await broker.connect('ada')
-      await expect.poll(() => listening.events().length, { timeout: 6000 }).toBe(3)
+      await expect.poll(() => listening.events().length).toBe(3)
       const meta = { 'io.modelcontextprotocol/subscriptionId': 7 }
       expect(listening.events().slice(1)).toEqual([
         expect.objectContaining({
@@ -493,7 +493,7 @@ describe('/mcp, with what no SDK sends', () => {
       expect(listening.text()).not.toContain('acknowledged-by-the-upstream')
       // From here on a disconnect cuts it.
       await disconnect('ada')
-      await expect.poll(listening.ended, { timeout: 6000 }).toBe('cut')
+      await expect.poll(listening.ended).toBe('cut')
     })
 
     it('2025: a stream that the upstream does not have stays open, and is cut by a disconnect', async () => {
@@ -502,12 +502,12 @@ describe('/mcp, with what no SDK sends', () => {
         await send('ada', undefined, own, { method: 'GET', signal: leaver() }),
       )
       await broker.connect('ada')
-      await expect.poll(() => waiting.events().length, { timeout: 6000 }).toBeGreaterThan(0)
+      await expect.poll(() => waiting.events().length).toBeGreaterThan(0)
       expect(waiting.events()[0]).toMatchObject({ method: 'notifications/tools/list_changed' })
       await expect.poll(() => hits().some(({ method }) => method === 'GET')).toBe(true)
       expect(waiting.ended()).toBeUndefined()
       await disconnect('ada')
-      await expect.poll(waiting.ended, { timeout: 6000 }).toBe('cut')
+      await expect.poll(waiting.ended).toBe('cut')
     })
 
     it('2025: an upstream that fails ends the stream, so that its client opens another', async () => {
@@ -517,7 +517,7 @@ describe('/mcp, with what no SDK sends', () => {
       )
       upstream.answerWith((request) => request.socket.destroy())
       await broker.connect('ada')
-      await expect.poll(waiting.ended, { timeout: 6000 }).toBe('end')
+      await expect.poll(waiting.ended).toBe('end')
     })
 
     it('count among the 100 of their person, who has them again when they end', async () => {
