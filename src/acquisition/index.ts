@@ -19,6 +19,8 @@ type Ports = {
   readonly log?: TokenRequestLog
   /** Told where a server does not know the client that discovery registered there; the failure waits for it. */
   readonly onClientRefused?: (upstream: Upstream) => Promise<void>
+  /** Told of each token endpoint before it is asked. */
+  readonly onEndpoint?: (upstream: Upstream, url: string) => void
 }
 
 /** Every way in which a credential comes to be, by the mode that the configuration names. */
@@ -40,8 +42,9 @@ export function createAuthorizationClient(ports: Ports): AuthorizationClient {
   return createCodeFlow(clientRoom(ports))
 }
 
-function clientRoom({ http, clock, log, onClientRefused }: Ports) {
+function clientRoom({ http, clock, log, onClientRefused, onEndpoint }: Ports) {
   const metadata = createMetadataSource({ http, clock })
   const servers = createAuthorizationServers({ metadata, clock, log })
-  return { servers, requests: createTokenRequests({ http, clock, servers, log, onClientRefused }) }
+  const ports = { http, clock, servers, log, onClientRefused, onEndpoint }
+  return { servers, requests: createTokenRequests(ports) }
 }

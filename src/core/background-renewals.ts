@@ -3,6 +3,7 @@ import { type ErrorCode, isBrokerError } from './errors.ts'
 import type { Clock } from './ports/clock.ts'
 import type { AheadTerms, DueRenewal, DueRenewals } from './ports/due-renewals.ts'
 import type { Timer } from './ports/timer.ts'
+import type { TokenEndpoints } from './token-endpoints.ts'
 import { bindingOf, isExchanged, type Upstream } from './upstream.ts'
 
 /**
@@ -45,6 +46,7 @@ type Queue = {
 
 export function createBackgroundRenewals(ports: {
   readonly upstreams: ReadonlyMap<string, Upstream>
+  readonly tokenEndpoints: Pick<TokenEndpoints, 'of'>
   /** Sign-ins leave tokens for exchanges. */
   readonly storesSubjectTokens: boolean
   readonly due: DueRenewals
@@ -59,7 +61,8 @@ export function createBackgroundRenewals(ports: {
   /** From 0 to 1. */
   readonly random: () => number
 }): BackgroundRenewals {
-  const { upstreams, storesSubjectTokens, due, renew, clock, timer, random } = ports
+  const { upstreams, tokenEndpoints, storesSubjectTokens, due, renew } = ports
+  const { clock, timer, random } = ports
   const queues = new Map<string, Queue>()
   const waiting = new Set<() => void>()
   const underWay = new Set<Promise<void>>()
@@ -68,11 +71,11 @@ export function createBackgroundRenewals(ports: {
   const nowMs = () => clock.now().getTime()
 
   function queueOf(upstream: Upstream): Queue {
-    const server = bindingOf(upstream.credential).authorizationServer
-    const known = queues.get(server)
+    const endpoint = tokenEndpoints.of(upstream)
+    const known = queues.get(endpoint)
     if (known !== undefined) return known
     const queue: Queue = { limit: pLimit(openRequests), freeFromMs: 0 }
-    queues.set(server, queue)
+    queues.set(endpoint, queue)
     return queue
   }
 

@@ -14,6 +14,7 @@ import { type Renewal, type RenewalOptions, refusalOf, unavailable } from './ref
 import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
 import type { RenewalSetback, SetbackKind } from './setback.ts'
+import type { TokenEndpoints } from './token-endpoints.ts'
 import { bindingOf, methodOfMode, type Upstream } from './upstream.ts'
 import type { Wakeup, Wakeups } from './wakeups.ts'
 
@@ -60,12 +61,13 @@ export function createCredentialAcquirer(ports: {
   readonly attempts: AcquisitionAttempts
   readonly memory: CredentialMemory
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
+  readonly tokenEndpoints: Pick<TokenEndpoints, 'authorizationServersOf'>
   readonly subjectTokens: SubjectTokens
   readonly wakeups: Wakeups
   readonly stopwatch: Stopwatch
   readonly random: () => number
 }): CredentialAcquirer {
-  const { credentials, attempts, memory, methods, subjectTokens } = ports
+  const { credentials, attempts, memory, methods, tokenEndpoints, subjectTokens } = ports
   const { wakeups, stopwatch, random } = ports
 
   async function subjectToken(
@@ -279,7 +281,8 @@ export function createCredentialAcquirer(ports: {
     if (seconds === undefined) {
       return { failure, failCount, retryInSeconds: passingPauseSeconds(failCount, random) }
     }
-    const pause = { authorizationServer: serverOf(upstream), seconds }
+    const authorizationServers = tokenEndpoints.authorizationServersOf(upstream)
+    const pause = { authorizationServers, seconds }
     return { failure, failCount, retryInSeconds: seconds, pause }
   }
 

@@ -24,6 +24,7 @@ import { unavailable } from './refresh-coordinator.ts'
 import { type ConnectResult, resultAddress } from './return-to.ts'
 import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
+import type { TokenEndpoints } from './token-endpoints.ts'
 import {
   bindingOf,
   isConnectable,
@@ -49,13 +50,14 @@ export function createOAuthConnector(ports: {
   readonly memory: CredentialMemory
   readonly authorization: AuthorizationClient
   readonly method: AcquisitionMethod
+  readonly tokenEndpoints: Pick<TokenEndpoints, 'authorizationServersOf'>
   readonly stepUps: Pick<StepUps, 'completed'>
   readonly attempts: Pick<AcquisitionAttempts, 'beginCode' | 'end' | 'pause'>
   readonly audit: AuditSink
   readonly clock: Clock
 }): OAuthConnector {
   const { publicUrl, upstreams, connects, credentials, memory, authorization, method } = ports
-  const { discovery, attempts, stepUps, audit, clock } = ports
+  const { discovery, tokenEndpoints, attempts, stepUps, audit, clock } = ports
 
   const issueLink: OAuthConnector['issueLink'] = async (options) => {
     const { person, returnTo } = options
@@ -243,10 +245,10 @@ export function createOAuthConnector(ports: {
       return await authorization.redeem(upstream, options)
     } catch (error) {
       if (error instanceof AcquisitionFailure && error.verdict.kind === 'retry_at') {
-        const { authorizationServer } = bindingOf(upstream.credential)
+        const authorizationServers = tokenEndpoints.authorizationServersOf(upstream)
         const seconds = error.verdict.retryAfterSeconds
         if (seconds !== undefined) {
-          await attempts.pause({ authorizationServer, seconds }).catch(() => {})
+          await attempts.pause({ authorizationServers, seconds }).catch(() => {})
         }
       }
       throw error

@@ -13,6 +13,7 @@ import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
 import type { RenewalSetback, SetbackKind } from './setback.ts'
 import { waitAtMost } from './single-flight.ts'
+import type { TokenEndpoints } from './token-endpoints.ts'
 import { bindingOf, isSameBinding, type Upstream } from './upstream.ts'
 import type { Wakeup, Wakeups } from './wakeups.ts'
 
@@ -108,6 +109,7 @@ export function createRefreshCoordinator(ports: {
   readonly credentials: CredentialStore
   readonly memory: CredentialMemory
   readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
+  readonly tokenEndpoints: Pick<TokenEndpoints, 'authorizationServersOf'>
   readonly wakeups: Wakeups
   readonly journal: RefreshJournal
   /** Told of every renewal of an earlier process that was stored after all. */
@@ -117,8 +119,8 @@ export function createRefreshCoordinator(ports: {
   readonly stopwatch: Stopwatch
   readonly random: () => number
 }): RefreshCoordinator {
-  const { upstreams, credentials, memory, methods, wakeups, journal, onRecovered } = ports
-  const { storage, clock, stopwatch, random } = ports
+  const { upstreams, credentials, memory, methods, tokenEndpoints, wakeups, journal } = ports
+  const { onRecovered, storage, clock, stopwatch, random } = ports
   const owed = new Map<number, Owed>()
   let settling: Promise<void> | undefined
   let stopped = false
@@ -441,8 +443,8 @@ export function createRefreshCoordinator(ports: {
     if (seconds === undefined) {
       return { failCount, retryInSeconds: passingPauseSeconds(failCount, random) }
     }
-    const { authorizationServer } = bindingOf(upstream.credential)
-    return { failCount, retryInSeconds: seconds, pause: { authorizationServer, seconds } }
+    const authorizationServers = tokenEndpoints.authorizationServersOf(upstream)
+    return { failCount, retryInSeconds: seconds, pause: { authorizationServers, seconds } }
   }
 
   return {

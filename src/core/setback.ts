@@ -13,7 +13,11 @@ export type RenewalSetback = {
   readonly pause?: ServerPause | undefined
 }
 
-export type ServerPause = { readonly authorizationServer: string; readonly seconds: number }
+/** Of one token endpoint, by every authorization server that stands for it in bindings. */
+export type ServerPause = {
+  readonly authorizationServers: readonly string[]
+  readonly seconds: number
+}
 
 /** Why a renewal could not be claimed, by the database's clock. */
 export type RenewalState = {

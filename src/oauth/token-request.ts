@@ -42,8 +42,10 @@ export function createTokenRequests(ports: {
   readonly servers: AuthorizationServers
   readonly log?: TokenRequestLog | undefined
   readonly onClientRefused?: ((upstream: Upstream) => Promise<void>) | undefined
+  /** Told of each token endpoint before it is asked. */
+  readonly onEndpoint?: ((upstream: Upstream, url: string) => void) | undefined
 }): TokenRequests {
-  const { http, clock, servers, log, onClientRefused } = ports
+  const { http, clock, servers, log, onClientRefused, onEndpoint } = ports
   const mayLog = createLineLimit({ clock })
 
   async function send(
@@ -52,6 +54,7 @@ export function createTokenRequests(ports: {
     watch: TokenRequestWatch = {},
   ): Promise<TokenSet> {
     const server = await servers.token(upstream)
+    onEndpoint?.(upstream, server.endpoint.url)
     const requestedAt = clock.now()
     const response = await post(http, upstream, server, { grant, maySend: watch.maySend })
     const isSuccess = response.status >= 200 && response.status <= 299

@@ -24,6 +24,7 @@ import { createResolutionRecorder } from '../core/resolution-recorder.ts'
 import type { Secret } from '../core/secret.ts'
 import { createServerChanges } from '../core/server-changes.ts'
 import { waitAtMost } from '../core/single-flight.ts'
+import { createTokenEndpoints } from '../core/token-endpoints.ts'
 import type { CredentialMode, Upstream } from '../core/upstream.ts'
 import { createWakeups } from '../core/wakeups.ts'
 import { createGateway } from '../gateway/gateway.ts'
@@ -148,7 +149,9 @@ export function compose(options: {
   })
   const { upstreams } = discovery
   const onClientRefused = (upstream: Upstream) => discovery.clientRefused(upstream)
-  const oauth = { http, clock, log, onClientRefused }
+  const tokenEndpoints = createTokenEndpoints({ upstreams })
+  const onEndpoint = (upstream: Upstream, url: string) => tokenEndpoints.learn(upstream, url)
+  const oauth = { http, clock, log, onClientRefused, onEndpoint }
   const methods = countedMethods(createAcquisitionMethods(oauth), metrics)
   const wakeups = createWakeups({ notices: databases.notices })
   const attempts = createAcquisitionAttempts(databases.calls)
@@ -182,6 +185,7 @@ export function compose(options: {
     memory,
     authorization: metrics.countCodes(createAuthorizationClient(oauth)),
     method: methods.oauth_connect,
+    tokenEndpoints,
     attempts,
     audit,
     clock,
@@ -192,6 +196,7 @@ export function compose(options: {
     credentials,
     memory,
     methods,
+    tokenEndpoints,
     wakeups,
     journal: createRefreshJournal({
       records: databases.journal,
@@ -213,6 +218,7 @@ export function compose(options: {
       credentials,
       memory,
       methods,
+      tokenEndpoints,
       subjectTokens,
       wakeups,
       attempts,
@@ -240,6 +246,7 @@ export function compose(options: {
 
   const background = createBackgroundRenewals({
     upstreams,
+    tokenEndpoints,
     storesSubjectTokens: config.identity.login?.storeSubjectToken === true,
     due: createDueRenewals(databases.calls),
     renew: (renewal, upstream) =>

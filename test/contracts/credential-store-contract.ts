@@ -463,7 +463,7 @@ export function credentialStoreContract(
           failCount: 1,
           retryInSeconds: 0,
           outcomeKnown: true,
-          pause: { authorizationServer: paused.authorizationServer, seconds: 300 },
+          pause: { authorizationServers: [paused.authorizationServer], seconds: 300 },
         })
         for (const key of [one, other]) {
           const generation = (await replica.find(key))?.connection.generation ?? -1

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { createBackgroundRenewals, startsPerSecond } from '../../../src/core/background-renewals.ts'
 import { BrokerError } from '../../../src/core/errors.ts'
 import type { AheadTerms, DueRenewal, DueRenewals } from '../../../src/core/ports/due-renewals.ts'
+import { createTokenEndpoints } from '../../../src/core/token-endpoints.ts'
 import type { Upstream } from '../../../src/core/upstream.ts'
 import { oauthUpstream } from '../../support/oauth-upstream.ts'
 import { seededRandom } from '../../support/seeded-random.ts'
@@ -106,8 +107,10 @@ function replicaOf(
   } = {},
 ) {
   const upstreams = options.upstreams ?? [upstreamAt('files')]
+  const byName = new Map(upstreams.map((upstream) => [upstream.name, upstream]))
   return createBackgroundRenewals({
-    upstreams: new Map(upstreams.map((upstream) => [upstream.name, upstream])),
+    upstreams: byName,
+    tokenEndpoints: createTokenEndpoints({ upstreams: byName }),
     storesSubjectTokens: false,
     due: world.due,
     async renew(renewal) {
