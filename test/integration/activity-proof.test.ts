@@ -34,7 +34,7 @@ describe('the proof of a running broker', () => {
         const sent = siem.requests.flatMap(({ body }) => (JSON.parse(body) as Sent).data.records)
         expect(sent).toHaveLength(5)
       },
-      { timeout: 5000 },
+      { timeout: 15_000 },
     )
 
     const verdict = await broker.call('GET', '/api/v1/activity/verify', 'linus')

@@ -242,10 +242,12 @@ describe('GET /api/v1/activity/stream', () => {
     const asked = database.statementCount() - before
     expect(asked).toBeLessThan(200)
     for (const stream of streams) await stream.close()
-    await new Promise((resolve) => setTimeout(resolve, 50))
-    const quiet = database.statementCount()
-    await new Promise((resolve) => setTimeout(resolve, 50))
-    expect(database.statementCount()).toBe(quiet)
+    const askedMeanwhile = async () => {
+      const quiet = database.statementCount()
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      return database.statementCount() - quiet
+    }
+    await expect.poll(askedMeanwhile).toBe(0)
   })
 
   it('ends for a reader that does not keep up, before what waits for it fills the memory', async () => {
@@ -271,7 +273,7 @@ describe('GET /api/v1/activity/stream', () => {
 })
 
 describe('events', () => {
-  const timings: EventTimings = { commentMs: 60, recheckMs: 20, unprovenMs: 200 }
+  const timings: EventTimings = { commentMs: 60, recheckMs: 20, unprovenMs: 1500 }
   function silent(): Following & { ended: boolean } {
     const following = {
       ended: false,

@@ -81,7 +81,7 @@ describe('the chain of a writer', () => {
       }
       if (round % 10 === 0) await recorder.settled()
     }
-    expect(await recorder.flush(10_000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     await expectWholeChain(writer, 120 * oddIds.length)
   })
 
@@ -93,7 +93,7 @@ describe('the chain of a writer', () => {
       recorder.record(auditRecord({ userId: `at ${minutes}` }))
       await recorder.settled()
     }
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     await expectWholeChain(writer, 4)
     const rows = await database.database.sql<{ user: string }[]>`
       select user_id as user from activity order by writer, seq`
@@ -106,7 +106,7 @@ describe('the chain of a writer', () => {
     recorder.record(auditRecord())
     recorder.record(auditRecord({ requestId: 'nor this' }))
     recorder.record(auditRecord())
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(recorder.stats().dropped).toBe(2)
     await expectWholeChain(writer, 2)
   })
@@ -145,7 +145,7 @@ describe('L7: what is delivered twice', () => {
   it('a part of a spool is stored when another part was stored before the process died', async () => {
     const { recorder, directory, writer } = await start()
     for (let index = 0; index < 300; index++) recorder.record(auditRecord())
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     const release = await holdTable(database.url)
     for (let index = 0; index < 200; index++) recorder.record(auditRecord())
     await recorder.settled()
@@ -153,7 +153,7 @@ describe('L7: what is delivered twice', () => {
     await recorder.stop(0)
     await release()
     const next = await start({ directory })
-    await expect.poll(count, { timeout: 5000 }).toBe(500)
+    await expect.poll(count).toBe(500)
     await next.recorder.stop()
     await expectWholeChain(writer, 500)
   })
@@ -199,7 +199,7 @@ it('L16: no answer waits for a database that takes its time', async () => {
   }
   expect(await count()).toBe(0)
   await release()
-  expect(await recorder.flush(5000)).toBe(true)
+  expect(await recorder.flush(30_000)).toBe(true)
   expect(await count()).toBe(20)
 })
 
@@ -207,7 +207,7 @@ describe('what goes with a batch', () => {
   it('its arrival: one row a batch, in the order of arrival, with what finds its records', async () => {
     const { recorder, writer } = await start()
     for (let index = 0; index < 1200; index++) recorder.record(auditRecord())
-    expect(await recorder.flush(10_000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     const rows = await database.database.sql<{ first: number; last: number; n: number }[]>`
       select first_seq as first, last_seq as last, (
         select count(*)::int from activity where activity.writer = batch.writer and seq between first_seq and last_seq
@@ -230,7 +230,7 @@ describe('what goes with a batch', () => {
     const at = async (time: string, more: Parameters<typeof auditRecord>[0]) => {
       now = new Date(`2026-03-01T${time}Z`)
       recorder.record(auditRecord({ startedAt: now, ...more }))
-      expect(await recorder.flush(5000)).toBe(true)
+      expect(await recorder.flush(30_000)).toBe(true)
     }
     await at('10:00:00', { upstream: 'files' })
     await at('10:00:01', { upstream: 'files', action: 'refresh' })
@@ -257,7 +257,7 @@ describe('what goes with a batch', () => {
     }
     const last = randomUUID()
     recorder.record(auditRecord({ requestId: last }))
-    expect(await recorder.flush(10_000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     const [row] = await database.database.sql<{ same: boolean }[]>`
       select last_used_at = occurred_at as same from last_use, activity where request_id = ${last}`
     expect(row).toEqual({ same: true })

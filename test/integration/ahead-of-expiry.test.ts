@@ -241,7 +241,7 @@ describe('ahead of expiry, in a broker', () => {
     await expect.poll(() => generationOf('ada'), { timeout: 10_000 }).not.toBe(generations.ada)
     expect(requests() - before).toBe(1)
     expect(await generationOf('grace')).toBe(generations.grace)
-    await expect.poll(ownRecords, { timeout: 5000 }).toEqual([
+    await expect.poll(ownRecords).toEqual([
       {
         user_id: 'ada',
         upstream: 'files',
@@ -277,7 +277,7 @@ describe('ahead of expiry, in a broker', () => {
       .not.toBe(generation)
     expect(exchanges() - before).toBe(1)
     const records = async () => (await ownRecords()).at(-1)
-    await expect.poll(records, { timeout: 5000 }).toMatchObject({
+    await expect.poll(records).toMatchObject({
       upstream: 'reports',
       action: 'refresh',
       method: 'token_exchange',
@@ -308,7 +308,7 @@ describe('ahead of expiry, in a broker', () => {
     }
     await expect.poll(status, { timeout: 10_000 }).toEqual(['reconnect_required', 'refresh_failed'])
     const records = async () => (await ownRecords()).at(-1)
-    await expect.poll(records, { timeout: 5000 }).toMatchObject({
+    await expect.poll(records).toMatchObject({
       user_id: 'grace',
       action: 'refresh',
       outcome: 'failure',

@@ -223,9 +223,7 @@ describe('what was found', () => {
     await broker.age('ada', 'files', { expiresInSeconds: -1 })
     await broker.resolveAs('ada', 'files')
     await expect
-      .poll(async () => (await beside.call('GET', '/api/v1/connections/files', 'ada')).body, {
-        timeout: 6000,
-      })
+      .poll(async () => (await beside.call('GET', '/api/v1/connections/files', 'ada')).body)
       .toMatchObject({ reason: 'configuration_changed' })
     await beside.stop()
   })

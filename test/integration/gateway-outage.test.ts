@@ -6,7 +6,7 @@ import { startTcpDoor, type TcpDoor } from '../support/tcp-door.ts'
 
 /** A disconnect could not be heard any more, and nothing that was opened may outlive it (contract, sections 4 and 6). */
 describe('the gateway of a replica that does not hear from its database', () => {
-  const freshForMs = 3000
+  const freshForMs = 4000
   let upstream: PlainUpstream
   let here: TestBroker
   let there: TestBroker
@@ -81,7 +81,7 @@ describe('the gateway of a replica that does not hear from its database', () => 
       // For as long as nobody may have been answered that a connection is gone, all goes on.
       expect([await status(), isOpen()]).toEqual([200, true])
       const ends = () => [stream.ended(), waiting.ended()]
-      await expect.poll(ends, { timeout: 10_000 }).toEqual(['cut', 'cut'])
+      await expect.poll(ends, { timeout: 20_000 }).toEqual(['cut', 'cut'])
       await expect.poll(upstream.aborted).toBe(aborted + 1)
 
       const hits = upstream.hits.length
@@ -106,6 +106,6 @@ describe('the gateway of a replica that does not hear from its database', () => 
       await expect.poll(again.text).not.toBe('')
       await again.leave()
     },
-    40_000,
+    90_000,
   )
 })

@@ -2,8 +2,6 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 import { startTcpDoor, type TcpDoor } from '../support/tcp-door.ts'
 
-const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
-
 type Call = { readonly startedAt: number; readonly status: number; readonly code: unknown }
 
 /** Calls one after the other until it is told to stop. */
@@ -82,7 +80,7 @@ describe('two replicas on one database', () => {
       expect(late.filter(({ status }) => status === 200)).toEqual([])
     }
     expect(served).toBeGreaterThan(100)
-  }, 180_000)
+  }, 300_000)
 
   it('P12: of many who disconnect at once, each is answered when it is true everywhere', async () => {
     await here.connect('ada')
@@ -114,7 +112,7 @@ describe('two replicas on one database', () => {
 })
 
 describe('a replica whose database is gone', () => {
-  const freshForMs = 1500
+  const freshForMs = 3000
   let here: TestBroker
   let door: TcpDoor
   let cut: TestBroker
@@ -148,17 +146,17 @@ describe('a replica whose database is gone', () => {
     expect(next.status).toBe(503)
     expect(next.body['code']).toBe('storage_unavailable')
     expect(next.headers.get('retry-after')).toMatch(/^[1-9]\d*$/)
-    await pause(100)
+    const lateOnes = () => calls.calls.filter((call) => call.startedAt > answeredAt)
+    await expect.poll(() => lateOnes().length).toBeGreaterThan(0)
     await calls.stop()
-    const late = calls.calls.filter((call) => call.startedAt > answeredAt)
-    expect(late.length).toBeGreaterThan(0)
+    const late = lateOnes()
     expect(new Set(late.map(({ status }) => status))).toEqual(new Set([503]))
     // It had the credential, and gave it, until shortly before.
     const waitedFor = calls.calls.filter(
       (call) => call.startedAt < answeredAt && call.status === 200,
     )
     expect(waitedFor.length).toBeGreaterThan(0)
-    expect(answeredAt - startedAt).toBeLessThan(freshForMs + 1000)
+    expect(answeredAt - startedAt).toBeLessThan(2 * freshForMs)
     // The second finds a replica that is given up already.
     const again = performance.now()
     await here.call('DELETE', '/api/v1/connections/files', 'ada')

@@ -102,7 +102,7 @@ describe('user_key: a key that the person stored, on two replicas', () => {
     const records = () => sql`
       SELECT type, action, method, outcome, actor_kind, actor_id FROM activity
       WHERE upstream = 'metrics' AND action = 'connect' AND outcome = 'success'`
-    await expect.poll(records, { timeout: 4000 }).toHaveLength(51)
+    await expect.poll(records).toHaveLength(51)
     expect((await records())[0]).toEqual({
       type: 'credential_broker',
       action: 'connect',

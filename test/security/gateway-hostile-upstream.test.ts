@@ -23,7 +23,7 @@ describe('/proxy, with an upstream below HTTP', () => {
     broker = await startTestBroker({
       change(config) {
         config.upstreams.reports['url'] = `${upstream.url}/base`
-        config.upstreams.reports['timeouts'] = { head: '1s', idle: '1s' }
+        config.upstreams.reports['timeouts'] = { head: '2s', idle: '2s' }
       },
     })
     ada = `Authorization: Bearer ${await broker.tokenOf('ada')}`

@@ -23,7 +23,7 @@ describe('/mcp, with what no SDK sends', () => {
     broker = await startTestBroker({
       filesUrl: `${upstream.url}/mcp`,
       change(config) {
-        config.upstreams.files['timeouts'] = { head: '10s', idle: '3s' }
+        config.upstreams.files['timeouts'] = { head: '10s', idle: '2s' }
         const other = structuredClone(config.upstreams.files)
         Object.assign(config.upstreams, { other })
       },
@@ -565,7 +565,7 @@ describe('/mcp, with what no SDK sends', () => {
       }
       const lines = Object.entries(head).map(([name, value]) => `${name}: ${value}`)
       socket.write(['POST /mcp/files HTTP/1.1', ...lines, '', text].join('\r\n'))
-      await expect.poll(() => isLetGo, { timeout: 10_000 }).toBe(true)
+      await expect.poll(() => isLetGo, { timeout: 40_000 }).toBe(true)
       expect(socket.destroyed).toBe(false)
       socket.destroy()
     })

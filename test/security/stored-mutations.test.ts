@@ -237,7 +237,7 @@ describe('S1, S2, S3: 600 changes to stored credentials, through the broker', ()
         WHERE type = 'administration' AND action = 'credential_corrupt' AND outcome = 'failure' AND upstream = 'files'`
       return rows.map((row) => row.user_id).toSorted()
     }
-    await expect.poll(isThere, { timeout: 5000 }).toEqual(victims.map(({ id }) => id).toSorted())
+    await expect.poll(isThere).toEqual(victims.map(({ id }) => id).toSorted())
   })
 
   it('nothing was sent anywhere, no lease is held, and other people get their own', async () => {

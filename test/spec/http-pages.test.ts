@@ -232,6 +232,19 @@ describe('/connections', () => {
     expect(text).not.toContain('href="/activity"')
   })
 
+  it.each(['not_connected', 'expired'] as const)(
+    'asks nobody to connect an exchange that is %s',
+    async (status) => {
+      const http = createHttpRoom()
+      http.room.statuses.set('calendar', status)
+      const text = await (await browserOf(http).get('/connections')).text()
+      const card = text.split('<li class="card">').find((part) => part.includes('Calendar'))
+      expect(card).toContain('<span class="status not_connected">Ready</span>')
+      expect(card).toContain('Works through your sign-in')
+      expect(card).not.toMatch(/Ended|Not connected|Please connect again/)
+    },
+  )
+
   it('escapes what the configuration calls an upstream', async () => {
     const text = await (await browserOf(createHttpRoom()).get('/connections')).text()
     expect(text).toContain('&lt;b&gt;Calendar&lt;/b&gt; &amp; Co')
@@ -549,7 +562,9 @@ describe('/activity', () => {
 
   it('is for admins: 403 for anybody else', async () => {
     const http = createHttpRoom()
-    expect((await browserOf(http).get('/activity')).status).toBe(403)
+    const response = await browserOf(http).get('/activity')
+    expect(response.status).toBe(403)
+    expect(await response.text()).toContain('Only admins may read the activity log.')
     expect(http.room.filters).toEqual([])
   })
 })

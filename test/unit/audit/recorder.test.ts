@@ -73,8 +73,10 @@ describe('writing behind', () => {
     recorder.record(record('alice'))
     expect(batches.calls).toHaveLength(0)
     expect(recorder.stats()).toMatchObject({ depth: 1, dropped: 0 })
-    await vi.waitFor(() => expect(usersOf(batches.stored())).toEqual(['alice']))
-    await vi.waitFor(() => expect(recorder.stats()).toEqual(nothing))
+    await vi.waitFor(() => expect(usersOf(batches.stored())).toEqual(['alice']), {
+      timeout: 10_000,
+    })
+    await vi.waitFor(() => expect(recorder.stats()).toEqual(nothing), { timeout: 10_000 })
   })
 
   it('stores thousands in batches of 500 at most, one at a time, in their order', async () => {
@@ -82,7 +84,7 @@ describe('writing behind', () => {
     recordAll(recorder, names(1000))
     await turn()
     recordAll(recorder, names(2345).slice(1000))
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(usersOf(batches.stored())).toEqual(names(2345))
     expect(batches.calls.every(({ lines }) => lines.length <= 500)).toBe(true)
     expect(batches.calls.length).toBeLessThan(12)
@@ -101,10 +103,10 @@ describe('writing behind', () => {
     await turn()
     expect(recorder.stats()).toMatchObject({ depth: 2, bytes: 2 * one, dropped: 0 })
     clock.advance(7)
-    await vi.waitFor(() => expect(recorder.stats().ageSeconds).toBe(7))
+    await vi.waitFor(() => expect(recorder.stats().ageSeconds).toBe(7), { timeout: 10_000 })
     release()
-    expect(await recorder.flush(5000)).toBe(true)
-    await vi.waitFor(() => expect(recorder.stats()).toEqual(nothing))
+    expect(await recorder.flush(30_000)).toBe(true)
+    await vi.waitFor(() => expect(recorder.stats()).toEqual(nothing), { timeout: 10_000 })
   })
 })
 
@@ -138,7 +140,7 @@ describe('a database that fails', () => {
     const { batches, recorder } = await setUp()
     batches.script.push('fails', 'lost_answer', 'fails')
     recordAll(recorder, names(3))
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     // The last one found the head moved: the second had gone through.
     expect(batches.calls).toHaveLength(4)
     for (const call of batches.calls) expect(call.lines).toEqual(batches.calls[0]?.lines)
@@ -150,9 +152,9 @@ describe('a database that fails', () => {
     const { batches, recorder } = await setUp()
     batches.script.push('fails', 'fails')
     recordAll(recorder, names(600))
-    await vi.waitFor(() => expect(batches.calls.length).toBeGreaterThan(0))
+    await vi.waitFor(() => expect(batches.calls.length).toBeGreaterThan(0), { timeout: 10_000 })
     recordAll(recorder, ['later'])
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(usersOf(batches.stored())).toEqual([...names(600), 'later'])
   })
 
@@ -160,7 +162,7 @@ describe('a database that fails', () => {
     const { batches, log, recorder } = await setUp()
     batches.script.push('fails', 'fails', 'fails')
     recorder.record(record('alice'))
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(log.entries).toEqual([
       { event: 'activity_store_failing', code: '57P01', waiting: 1 },
       { event: 'activity_store_recovered', waiting: 1 },
@@ -174,7 +176,7 @@ describe('L18: a record that the database refuses', () => {
     const bad = new Set(['user-0', 'user-41', 'user-42', 'user-499'])
     batches.refuses = (line) => bad.has(userOf(line) ?? '')
     recordAll(recorder, names(500))
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(usersOf(batches.stored())).toEqual(names(500).filter((name) => !bad.has(name)))
     expect(batches.head(writer)).toMatchObject({ seq: 496 })
     expect(recorder.stats()).toMatchObject({ depth: 0, bytes: 0, dropped: 4 })
@@ -190,7 +192,7 @@ describe('L18: a record that the database refuses', () => {
     const { batches, log, recorder } = await setUp()
     batches.refuses = () => true
     recordAll(recorder, names(100))
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(recorder.stats().dropped).toBe(100)
     expect(log.entries).toHaveLength(20)
     await recorder.stop()
@@ -218,7 +220,7 @@ describe('L4: a spool that has reached its limit', () => {
     expect(recorder.stats().bytes).toBeGreaterThanOrEqual(1000)
     expect(recorder.stats().bytes).toBeLessThan(1400)
     release()
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(() => recorder.admit()).not.toThrow()
     expect(recorder.isReady()).toBe(true)
   })
@@ -230,7 +232,7 @@ describe('L4: a spool that has reached its limit', () => {
     expect(() => recorder.admit()).toThrow('audit_unavailable')
     await recorder.settled()
     release()
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(usersOf(batches.stored())).toEqual(names(20))
     expect(recorder.stats().dropped).toBe(0)
   })
@@ -268,7 +270,7 @@ describe('L4: a spool that has reached its limit', () => {
       expect(log.entries).toEqual([line(1), line(dropped - 1)])
       release()
       vi.useRealTimers()
-      expect(await recorder.flush(5000)).toBe(true)
+      expect(await recorder.flush(30_000)).toBe(true)
       expect(usersOf(batches.stored())).toEqual(names(kept))
     } finally {
       vi.useRealTimers()
@@ -291,7 +293,7 @@ describe('H-A5, H-A6: recording never fails the call', () => {
     batches.script.push('fails')
     recordAll(recorder, names(5))
     await recorder.settled()
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(recorder.stats().dropped).toBe(4)
     expect(usersOf(batches.stored())).toEqual(['user-0'])
   })
@@ -302,7 +304,7 @@ describe('H-A5, H-A6: recording never fails the call', () => {
     recorder.record(undefined as unknown as AuditRecord)
     recorder.record(record('bob'))
     await recorder.settled()
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(usersOf(batches.stored())).toEqual(['bob'])
     expect(recorder.stats().dropped).toBe(2)
     expect(log.entries[0]).toEqual({
@@ -321,7 +323,7 @@ describe('flush and stop', () => {
     expect(await recorder.flush(30)).toBe(false)
     expect(recorder.stats()).toMatchObject({ depth: 5, dropped: 0 })
     release()
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(usersOf(batches.stored())).toEqual(names(5))
   })
 
@@ -351,7 +353,7 @@ describe('flush and stop', () => {
   it('L6: what stop could not store stays in the spool, and the next process stores it as its writer', async () => {
     const { batches, log, recorder, directory, writer } = await setUp()
     recordAll(recorder, names(3))
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     batches.script.push(...Array.from({ length: 1000 }, () => 'fails' as const))
     recordAll(recorder, names(7).slice(3))
     await Promise.all([recorder.stop(20), recorder.stop(20)])
@@ -381,7 +383,7 @@ describe('flush and stop', () => {
     await writeFile(join(directory, earlier, '00000001.spool'), '')
     const next = await startTestRecorder(batches, { clock, directory })
     started.push(next)
-    await vi.waitFor(async () => expect(await readdir(directory)).toEqual([]))
+    await vi.waitFor(async () => expect(await readdir(directory)).toEqual([]), { timeout: 10_000 })
     expect(batches.head(earlier)).toBeUndefined()
   })
 

@@ -65,10 +65,10 @@ describe.each(['process', 'disk'] as const)(
       await expect(recorder.settled()).rejects.toMatchObject({ code: 'audit_unavailable' })
 
       files.writeFault = undefined
-      await vi.waitFor(() => expect(() => recorder.admit()).not.toThrow(), { timeout: 5000 })
+      await vi.waitFor(() => expect(() => recorder.admit()).not.toThrow(), { timeout: 15_000 })
       recorder.record(record('after'))
       await recorder.settled()
-      expect(await recorder.flush(5000)).toBe(true)
+      expect(await recorder.flush(30_000)).toBe(true)
       expect(users()).toEqual(['before', 'full', 'straggler', 'after'])
       expect(recorder.stats()).toMatchObject({ depth: 0, bytes: 0, dropped: 0 })
       expect(log.entries).toEqual([
@@ -93,11 +93,11 @@ describe.each(['process', 'disk'] as const)(
         async () => {
           recorder.record(record('after'))
           await recorder.settled()
-          expect(await recorder.flush(5000)).toBe(true)
+          expect(await recorder.flush(30_000)).toBe(true)
           expect(new Set(users())).toEqual(new Set(['after']))
           expect(users().length).toBeGreaterThan(0)
         },
-        { timeout: 5000, interval: 50 },
+        { timeout: 15_000, interval: 50 },
       )
       expect(log.entries.slice(0, 2)).toEqual([
         { event: 'activity_spool_failing', code: 'EACCES' },
@@ -141,7 +141,7 @@ describe('durability disk', () => {
       'write 1, sync 1, write 2, close 1, sync 2, synced 2, write 2, sync 2, synced 2',
     )
     release()
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     // Once, although it is in both files.
     expect(users()).toEqual(['before', 'doubted', 'after'])
   })
@@ -176,8 +176,8 @@ describe('durability disk', () => {
     await expect(recorder.settled()).rejects.toMatchObject({ code: 'audit_unavailable' })
     expect(recorder.isReady()).toBe(false)
     files.syncFault = undefined
-    await vi.waitFor(() => expect(recorder.isReady()).toBe(true), { timeout: 5000 })
-    expect(await recorder.flush(5000)).toBe(true)
+    await vi.waitFor(() => expect(recorder.isReady()).toBe(true), { timeout: 15_000 })
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(users()).toEqual(['alice'])
   })
 
@@ -186,7 +186,7 @@ describe('durability disk', () => {
     files.syncFault = 'EIO'
     recorder.record(record('alice'))
     await recorder.settled()
-    expect(await recorder.flush(5000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     expect(users()).toEqual(['alice'])
     expect(log.entries[0]).toEqual({ event: 'activity_spool_failing', code: 'EIO' })
     expect(recorder.stats().dropped).toBe(0)
@@ -211,7 +211,7 @@ describe('the files', () => {
       for (let index = 0; index < 100; index++) recorder.record(record(long))
       await recorder.settled()
     }
-    expect(await recorder.flush(10_000)).toBe(true)
+    expect(await recorder.flush(30_000)).toBe(true)
     await expect(stat(join(directory, writer, '00000001.spool'))).rejects.toThrow('ENOENT')
     expect(recorder.stats()).toMatchObject({ depth: 0, bytes: 0 })
   })

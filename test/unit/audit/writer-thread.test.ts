@@ -39,7 +39,7 @@ describe('the thread of the writer', () => {
     const { thread, log, runs } = await start(`
       parentPort.postMessage({ info: { event: 'activity_store_recovered', waiting: 1 } })
       parentPort.on('message', (message) => { if (message.kind === 'stop') process.exit() })`)
-    await vi.waitFor(() => expect(log.entries).toHaveLength(1), { timeout: 5000 })
+    await vi.waitFor(() => expect(log.entries).toHaveLength(1), { timeout: 15_000 })
     await thread.stop(5000)
     expect(log.entries).toEqual([{ event: 'activity_store_recovered', waiting: 1 }])
     expect(runs()).toBe(1)
@@ -49,13 +49,13 @@ describe('the thread of the writer', () => {
     const { log, runs } = await start(`
       if (run === 0) throw Object.assign(new Error('a secret'), { code: 'EBROKEN' })
       parentPort.on('message', () => process.exit())`)
-    await vi.waitFor(() => expect(runs()).toBe(2), { timeout: 10_000 })
+    await vi.waitFor(() => expect(runs()).toBe(2), { timeout: 15_000 })
     expect(log.entries).toEqual([{ event: 'activity_writer_restarted', code: 'EBROKEN' }])
   })
 
   it('that does not end is ended', async () => {
     const { thread, runs } = await start(`parentPort.on('message', () => { for (;;); })`)
-    await vi.waitFor(() => expect(runs()).toBe(1), { timeout: 5000 })
+    await vi.waitFor(() => expect(runs()).toBe(1), { timeout: 15_000 })
     await thread.stop(50)
     expect(runs()).toBe(1)
   })

@@ -305,6 +305,7 @@ describe('init', () => {
     expect(unset.code).toBe(2)
     for (const name of names)
       expect(unset.stderr).toContain(`the environment variable ${name} is not set`)
+    expect(unset.stderr.endsWith('Load it first: set -a; . ./.env; set +a\n')).toBe(true)
 
     // The same value everywhere is the worst that a person in a hurry does.
     const env = Object.fromEntries(names.map((name) => [name, goodKey]))
