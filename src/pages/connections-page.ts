@@ -25,12 +25,14 @@ ${
 
 function card(connection: ConnectionView, viewer: Viewer): Markup {
   const { displayName, mode, status, reason } = connection
+  // Nobody connects an exchange: where there is no credential now, the next call gets one.
+  const isIdle = isExchanged(connection) && (status === 'not_connected' || status === 'expired')
   return html`<li class="card">
 <div class="card-head">
 <h2>${displayName}</h2>
-<span class="status ${status}">${statusWords[status]}</span>
+<span class="status ${isIdle ? 'not_connected' : status}">${isIdle ? 'Ready' : statusWords[status]}</span>
 </div>
-${reason === null || status === 'not_connected' ? html`` : html`<p class="reason">${mode === null ? offeredNoMore : reasonWords[reason]}</p>`}
+${reason === null || isIdle || status === 'not_connected' ? html`` : html`<p class="reason">${mode === null ? offeredNoMore : reasonWords[reason]}</p>`}
 ${status === 'not_connected' ? html`` : facts(connection)}
 ${buttons(connection, viewer)}
 </li>`
@@ -54,15 +56,18 @@ function row(name: string, value: string | Date | Markup | null): Markup {
   return html`<div><dt>${name}</dt><dd>${shown}</dd></div>`
 }
 
+/** Its credentials come through the person's sign-in. */
+function isExchanged({ mode, connectable }: ConnectionView): boolean {
+  return mode !== null && mode !== 'user_key' && !connectable
+}
+
 function takesKey({ mode }: ConnectionView): boolean {
   return mode === 'user_key'
 }
 
 function buttons(connection: ConnectionView, viewer: Viewer): Markup {
-  const { upstream, mode, status, displayName, connectable } = connection
-  if (!connectable && !takesKey(connection) && mode !== null) {
-    return html`<p class="muted">${throughSignIn}</p>`
-  }
+  const { upstream, mode, status, displayName } = connection
+  if (isExchanged(connection)) return html`<p class="muted">${throughSignIn}</p>`
   const connect = mode === null ? html`` : connectOrKeyForm(connection, viewer)
   if (status === 'not_connected') return html`<div class="actions">${connect}</div>`
   return html`<div class="actions">${connect}

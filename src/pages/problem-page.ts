@@ -31,7 +31,11 @@ const wordsFor: Readonly<Record<string, { readonly title: string; readonly detai
     detail:
       'It was made for another person, and stays good for them. If that is you under another account, sign out and open it again.',
   },
-  forbidden: { title: 'This is not for you' },
+  forbidden: {
+    title: 'This is not for you',
+    detail:
+      'You are signed in, but this account may not see or do this. Whoever runs this can say who may.',
+  },
   not_found: { title: 'There is nothing here' },
   unauthenticated: {
     title: 'Please sign in',

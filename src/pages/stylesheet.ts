@@ -83,6 +83,7 @@ section { margin-bottom: 2.5rem; }
 section > h2 { margin: 2rem 0 1rem; }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem 1.25rem; margin-bottom: 1rem; overflow-x: auto; }
 article table { margin-top: .75rem; }
+article th:last-child { min-width: 18rem; }
 .method { display: inline-block; min-width: 3.5rem; font-size: .8rem; font-weight: 700; color: var(--accent); }
 article:target, tr:target { outline: 2px solid var(--accent); outline-offset: 4px; border-radius: 6px; }
 @media (max-width: 34rem) {

@@ -236,9 +236,9 @@ describe('/connections', () => {
     'asks nobody to connect an exchange that is %s',
     async (status) => {
       const http = createHttpRoom()
-      http.room.statuses.set('calendar', status)
+      http.room.statuses.set('ledger', status)
       const text = await (await browserOf(http).get('/connections')).text()
-      const card = text.split('<li class="card">').find((part) => part.includes('Calendar'))
+      const card = text.split('<li class="card">').find((part) => part.includes('Ledger'))
       expect(card).toContain('<span class="status not_connected">Ready</span>')
       expect(card).toContain('Works through your sign-in')
       expect(card).not.toMatch(/Ended|Not connected|Please connect again/)

@@ -14,7 +14,9 @@ export function addActivityPage(
   const { activity, pages } = services
 
   pageRoutes.get('/activity', async (c, { session, viewer }) => {
-    if (!session.person.admin) throw new BrokerError('forbidden')
+    if (!session.person.admin) {
+      throw new BrokerError('forbidden', { expectation: 'Only admins may read the activity log.' })
+    }
     const params = filledIn(new URL(c.req.url).searchParams)
     const query = parsed(params)
     if ('refusedField' in query) {
