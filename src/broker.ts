@@ -108,7 +108,7 @@ async function listenAt(options: Parameters<typeof startServer>[0]): Promise<Htt
     const why = listenFaults[code] ?? 'the system refuses it'
     throw new OperatorError(
       'cannot_listen',
-      `Cannot listen on ${options.host} port ${options.port}: ${why} (${code}). Change listen.host, listen.port or listen.metrics.`,
+      `Cannot listen on ${options.host} port ${options.port}: ${why} (${code}). Change listen.host, listen.port or listen.metrics, and public_url where it names the port.`,
       { cause: error },
     )
   }

@@ -41,6 +41,9 @@ A connection that is lost is made again, and goes on where it was.`,
         for await (const line of api.lines(path, headers)) {
           if (failures > 0) output.err('Connected again.\n')
           failures = 0
+          if (!isConnectedOnce && output.isWatched) {
+            output.err('Following the activity log from now on. Ctrl-C ends it.\n')
+          }
           isConnectedOnce = true
           if (!line.startsWith('data: ')) continue
           const record = parseRecord(line.slice('data: '.length))

@@ -49,7 +49,8 @@ Prints what is wrong, one line each: the kind (${kinds.join(', ')}), the writer,
 Exit code 1 when anything is.
 
 With --config it reads the database of that configuration; with --url it asks a running broker, as somebody who
-may read the log. Without either: the broker of ONBEHALF_URL, else the default configuration.
+may read the log. Without either: the broker of ONBEHALF_URL, else the default configuration
+(never the broker where you signed in last: name it).
 
 Checkpoints are in the database and, as "event":"activity_checkpoint", in what \`onbehalf serve\` wrote to stdout.
 Keep the latter where whoever can write the database cannot: --checkpoints compares the log with them.`,
@@ -64,6 +65,7 @@ Keep the latter where whoever can write the database cannot: --checkpoints compa
       summary: 'Believe these keys only: PEM, or what /api/v1/activity/keys answered.',
     },
     ...apiOptions,
+    url: { value: 'URL', summary: 'Ask this running broker. Default: $ONBEHALF_URL.' },
     ...outputOption(formats),
   },
   run: async (context) => {

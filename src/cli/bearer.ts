@@ -12,7 +12,7 @@ export const apiOptions: Readonly<Record<string, CommandOption>> = {
   token: {
     value: 'TOKEN',
     summary:
-      'Your access token. Default: $ONBEHALF_TOKEN, which no list of processes shows, else what `onbehalf login` kept.',
+      'Your access token. Better in $ONBEHALF_TOKEN, which no list of processes shows. Default: what `onbehalf login` kept.',
   },
 }
 
@@ -45,7 +45,9 @@ export async function findBearer(context: CommandContext): Promise<Bearer> {
 }
 
 function nowhere(): UsageError {
-  return new UsageError('Where is the broker? Pass --url URL or set ONBEHALF_URL.')
+  return new UsageError(
+    'Where is the broker? Pass --url URL, set ONBEHALF_URL, or sign in: `onbehalf login --url URL`.',
+  )
 }
 
 function writtenBearer(base: URL, token: string): Bearer {

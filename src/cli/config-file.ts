@@ -34,8 +34,13 @@ export async function withConfiguration(
   const count = problems.length === 1 ? '1 problem' : `${problems.length} problems`
   context.output.err(`${printable(file)}: ${count}\n`)
   for (const problem of problems) context.output.err(`  ${describe(problem)}\n`)
+  if (problems.some(({ message }) => namesUnsetVariable.test(message))) {
+    context.output.err('Are they in a file? Load it first: set -a; . ./.env; set +a\n')
+  }
   return exitCodes.refused
 }
+
+const namesUnsetVariable = /^the environment variable .+ is not set$/
 
 export function describe({ path, message }: ConfigurationProblem): string {
   return printable(path === '' ? message : `${path}: ${message}`)

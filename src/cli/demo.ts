@@ -4,12 +4,15 @@ import type { Command } from './command.ts'
 export const demo: Command = {
   name: 'demo',
   summary: 'See everything work on this machine, with no configuration.',
-  help: `Starts the broker on its embedded database, a sandbox identity provider with a few sign-ins and a
-sandbox MCP upstream that needs each person's own token, all on loopback. Runs the main job once before
-your eyes (connect, tool call, refresh, record), then stays up and prints what to open and what to try.`,
+  help: `Starts the broker on its embedded database, a sandbox identity provider with a few people, a sandbox
+authorization server and two sandbox MCP upstreams, all on loopback. Runs the main job once before your eyes (connect,
+tool call, refresh, exchange, disconnect, records), then stays up and prints what to open and what to try.`,
   options: {
     once: { summary: 'End after the run; exit code 0 only if all of it worked.' },
-    port: { value: 'PORT', summary: 'The port of the broker. Default: any free one.' },
+    port: {
+      value: 'PORT',
+      summary: 'The port of the broker. Default: 8080, or any free one where that is taken.',
+    },
   },
   run: async ({ services, options, output }) =>
     services.demo({ once: options.has('once'), port: readPort(options.value('port')) }, output),

@@ -115,7 +115,7 @@ function readScopes({ options }: CommandContext): readonly string[] | undefined 
 }
 
 function sendToBrowser({ output, services }: CommandContext, url: URL): void {
-  output.err('Open this link in your browser to sign in:\n')
+  output.err('Open this link in your browser within five minutes to sign in:\n')
   output.out(`${printable(url.href)}\n`)
   // Whoever reads this from a pipe has a browser of their own.
   if (output.isWatched && services.openBrowser(url)) output.err('It was opened for you.\n')

@@ -60,7 +60,11 @@ export async function listenOnLoopback(port: number): Promise<LoopbackListener> 
       new Promise((resolve, reject) => {
         const timer = setTimeout(() => {
           expected = undefined
-          reject(new CommandFailure('Nobody signed in. Try again.'))
+          reject(
+            new CommandFailure(
+              'Nobody signed in within five minutes. Run it again for a new link.',
+            ),
+          )
         }, withinMs)
         expected = {
           state,

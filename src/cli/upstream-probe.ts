@@ -26,7 +26,8 @@ Next: put what it prints into onbehalf.yaml.`,
   run: async (context) => {
     const [target = ''] = context.positionals
     const format = readFormat(context, formats)
-    if (target.includes('://')) return show(context, await probeUrl(context, target), format)
+    if (target.includes('://'))
+      return show(context, await probeUrl(context, target), format, 'name')
     if (context.options.has('allow-private-network')) {
       throw new UsageError(
         '--allow-private-network is for a URL; the configuration says it of a name.',
@@ -34,7 +35,7 @@ Next: put what it prints into onbehalf.yaml.`,
     }
     return withConfiguration(context, async (configuration) => {
       const report = await configuration.probe(target)
-      if (report !== undefined) return show(context, report, format)
+      if (report !== undefined) return show(context, report, format, target)
       context.output.err(`There is no upstream of that name in the configuration.\n`)
       return exitCodes.refused
     })
@@ -50,6 +51,7 @@ function show(
   { output }: CommandContext,
   report: ProbeReport,
   format: (typeof formats)[number],
+  name: string,
 ): number {
   const snippet = report.works ? configured(report) : undefined
   if (format === 'json') {
@@ -67,7 +69,7 @@ function show(
     output.err(`People could not connect to it so. ${adviceOn(report)}\n`)
     return exitCodes.failed
   }
-  output.out(`\nWhat would be configured:\n\n${indented(snippet)}`)
+  output.out(`\nWhat would be configured:\n\n${indented(snippet, name)}`)
   return exitCodes.good
 }
 
@@ -134,12 +136,15 @@ const clientTexts: Readonly<Record<ProbeReport['client'], string>> = {
   none: '-',
 }
 
-function indented({ url, allow_private_network: isPrivate, credential }: Configured): string {
+function indented(
+  { url, allow_private_network: isPrivate, credential }: Configured,
+  name: string,
+): string {
   const { issuer, client, scopes, resource } = credential
   const list = Array.isArray(scopes) ? scopes.join(', ') : ''
   const lines = [
     'upstreams:',
-    '  name:',
+    `  ${name}:`,
     `    url: ${url}`,
     ...(isPrivate === true ? ['    allow_private_network: true'] : []),
     ...(typeof issuer !== 'string'
