@@ -36,6 +36,8 @@ export type DemoSandbox = {
 
 /** Short, so that one sees a refresh while one waits. */
 export const notesTokenSeconds = 10
+/** So long before its end the broker renews it. */
+export const notesRefreshBeforeSeconds = 2
 
 const brokerClientId = 'onbehalf'
 
@@ -153,7 +155,7 @@ export async function startDemoSandbox(options: {
             client_id: brokerClientId,
             client_secret: notesSecret,
             scopes: ['notes:read', 'notes:write'],
-            refresh_before: '2s',
+            refresh_before: `${notesRefreshBeforeSeconds}s`,
           },
         },
         reports: {

@@ -1,7 +1,7 @@
 import { setTimeout as wait } from 'node:timers/promises'
 import { readActivity, renderActivityTable } from './activity-records.ts'
 import { signInAgent } from './agent-sign-in.ts'
-import { type DemoSandbox, notesTokenSeconds } from './demo-sandbox.ts'
+import { type DemoSandbox, notesRefreshBeforeSeconds, notesTokenSeconds } from './demo-sandbox.ts'
 import type { Narrator } from './narrator.ts'
 import { followConnectLink } from './person-at-browser.ts'
 import { createScriptedBrowser } from './scripted-browser.ts'
@@ -76,19 +76,23 @@ export async function runGuidedTour(
   narrator.say(`Notes to Grace's agent: ${describe(gracesAnswer)}`)
   narrator.check("Grace's call has Grace's token", accountIn(gracesAnswer) === 'notes-grace')
 
-  narrator.step(`Ada's access token ends; then ${concurrentCalls} calls at the same moment`)
+  narrator.step(
+    `Ada's access token is about to end; then ${concurrentCalls} calls at the same moment`,
+  )
   await showRefresh()
 
   async function showRefresh(): Promise<void> {
     let lifeMs = await remainingLifeMs()
-    // On a slow machine it may be about to be refreshed early; then the next one is counted.
+    // On a slow machine it may be about to be renewed; then the next one is counted.
     while (lifeMs < (notesTokenSeconds * 1000) / 2) {
       await sleep(lifeMs + 500)
       lifeMs = await remainingLifeMs()
     }
     const before = refreshesOf('notes-ada').length
-    narrator.say(`waiting ${Math.ceil(lifeMs / 1000)} s for it to end`)
-    await sleep(lifeMs + 500)
+    // At once when it is due: a moment later the broker renews it by itself, in the background.
+    const dueMs = lifeMs - notesRefreshBeforeSeconds * 1000 + 20
+    narrator.say(`waiting ${Math.ceil(dueMs / 1000)} s until it is to be renewed`)
+    await sleep(dueMs)
     const answers = await Promise.all(
       Array.from({ length: concurrentCalls }, () => call('ada', 'notes', 'whoami')),
     )
