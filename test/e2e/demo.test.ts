@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { createBroker } from '../../src/index.ts'
 import { runDemo, type StartBroker } from '../../src/demo/demo.ts'
+import { findTestPort } from '../support/test-port.ts'
 
 type DemoConfig = { readonly public_url: string; readonly data_dir: string }
 
@@ -13,7 +14,7 @@ async function run(
   const lines: string[] = []
   const code = await runDemo({
     once: options.once ?? true,
-    port: 0,
+    port: await findTestPort(),
     out: (line) => lines.push(line),
     startBroker,
     signal: options.signal ?? new AbortController().signal,

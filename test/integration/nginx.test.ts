@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { findFreePort } from '../../src/demo/loopback-server.ts'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 import { hasNginx, startNginx } from '../support/nginx.ts'
 import { type PlainUpstream, startPlainUpstream } from '../support/plain-upstream.ts'
+import { findTestPort } from '../support/test-port.ts'
 
 if (!hasNginx) {
   console.warn('nginx is not installed, so its recipe is not tested: apt-get install nginx')
@@ -15,7 +15,7 @@ describe.skipIf(!hasNginx)('nginx and onbehalf, by the recipe in examples/nginx'
 
   beforeAll(async () => {
     upstream = await startPlainUpstream()
-    const port = await findFreePort()
+    const port = await findTestPort()
     broker = await startTestBroker({
       change(config) {
         config.upstreams.reports['external_url'] = `http://127.0.0.1:${port}/reports`
@@ -91,7 +91,7 @@ describe.skipIf(!hasNginx)('nginx and onbehalf, by the recipe in examples/nginx'
 
   it('while onbehalf is not there it is 503, and nothing passes', async () => {
     const before = upstream.hits.length
-    const onbehalf = `http://127.0.0.1:${await findFreePort()}`
+    const onbehalf = `http://127.0.0.1:${await findTestPort()}`
     const alone = await startNginx({ ...recipe('reports'), onbehalf })
     const answer = await call(`${alone.url}/reports/x`, 'ada')
     await alone.stop()

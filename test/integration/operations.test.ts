@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { findFreePort } from '../../src/demo/loopback-server.ts'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 import { connectTo } from '../support/postgres-client.ts'
 import { startTcpDoor, type TcpDoor } from '../support/tcp-door.ts'
+import { findTestPort } from '../support/test-port.ts'
 
 /** Contract section 10 on a whole broker. */
 
@@ -66,7 +66,7 @@ describe('Without the database', () => {
   let metricsUrl: string
   beforeAll(async () => {
     door = await startTcpDoor(broker.database.url)
-    const port = await findFreePort()
+    const port = await findTestPort()
     metricsUrl = `http://127.0.0.1:${port}`
     replica = await broker.startBeside((config) => {
       config.database.url = door.url

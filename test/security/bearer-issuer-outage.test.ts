@@ -45,7 +45,7 @@ const jwksRequests = () => login.requests(jwksPath).length
 
 /** Until the background fetch has been made and its answer taken in. */
 async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + 5000
+  const deadline = performance.now() + 15_000
   while (!(await condition())) {
     if (performance.now() > deadline) throw new Error('it never came to that')
     await new Promise((resolve) => setTimeout(resolve, 5))
