@@ -93,9 +93,9 @@ describe('what a server says of a lifetime and of scopes', () => {
   })
 
   it('one that came from a refresh is not refreshed early again before half of its life is over', async () => {
-    // The first ends within refresh_before (60s), so it is refreshed at once; the second lives 40 s.
+    // The first has ended, so its refresh is waited for; the second lives 40 s, always within refresh_before (60s).
     await broker.connect('ada')
-    await broker.age('ada', 'files', { expiresInSeconds: 30 })
+    await broker.age('ada', 'files', { expiresInSeconds: -1 })
     const replica = await broker.startBeside()
     const heal = broker.authorizationServer.fail(
       token,
@@ -193,10 +193,14 @@ describe('verdicts on a refresh', () => {
     await aged(30, async (replica) => {
       const heal = fail(fault)
       const before = received()
+      const begunMs = performance.now()
       for (let call = 0; call < 3; call += 1) {
         expect((await replica.resolveAs('ada', 'files')).status).toBe(200)
       }
-      expect(received()).toBe(before + 1)
+      await expect.poll(received).toBeGreaterThan(before)
+      // On a machine that is quick enough it is one.
+      const mostTries = 1 + Math.floor((performance.now() - begunMs) / 1000)
+      expect(received() - before).toBeLessThanOrEqual(mostTries)
       heal()
       const view = await replica.call('GET', '/api/v1/connections/files', 'ada')
       expect(view.body).toMatchObject({ status: 'connected', reason: null })
@@ -207,8 +211,9 @@ describe('verdicts on a refresh', () => {
     await aged(30, async (replica) => {
       fail(json(400, { error: 'invalid_grant' }), 1)
       const before = received()
-      for (let call = 0; call < 2; call += 1) {
-        const answer = await replica.resolveAs('ada', 'files')
+      // Nobody waits for long for a server whose answer is not needed yet.
+      const ended = await eventually(() => replica.resolveAs('ada', 'files'), 403)
+      for (const answer of [ended, await replica.resolveAs('ada', 'files')]) {
         expect(answer.status).toBe(403)
         expect(answer.body['reason']).toBe('refresh_failed')
       }
@@ -359,7 +364,7 @@ describe('a server that lets a refresh token be used again', () => {
       },
     })
     await broker.connect('ada')
-    await broker.age('ada', 'files', { expiresInSeconds: 30 })
+    await broker.age('ada', 'files', { expiresInSeconds: -1 })
     const replica = await broker.startBeside()
     broker.authorizationServer.fail(token, { kind: 'lose' }, 1)
     const before = broker.authorizationServer.received(token).length
