@@ -35,9 +35,9 @@ export type DemoSandbox = {
 }
 
 /** Short, so that one sees a refresh while one waits. */
-export const notesTokenSeconds = 10
-/** So long before its end the broker renews it. */
-export const notesRefreshBeforeSeconds = 2
+export const notesTokenSeconds = 14
+/** So long before its end the broker renews it: a call that takes seconds on a busy machine still arrives with a good one. */
+export const notesRefreshBeforeSeconds = 6
 
 const brokerClientId = 'onbehalf'
 
