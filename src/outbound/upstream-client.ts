@@ -139,7 +139,9 @@ function exchange(
       receiver.head({ status, headers: headersOf(headers, status) })
     },
     onResponseData(current, chunk) {
-      if (!aborted && !receiver.data(chunk)) current.pause()
+      // undici says an empty one whenever it goes on; a reader that pulls for it would pull for ever, in one turn.
+      if (aborted || chunk.length === 0) return
+      if (!receiver.data(chunk)) current.pause()
     },
     onResponseEnd() {
       if (!aborted) receiver.end()
