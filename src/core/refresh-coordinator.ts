@@ -14,7 +14,7 @@ import type { Secret } from './secret.ts'
 import type { RenewalSetback, SetbackKind } from './setback.ts'
 import { waitAtMost } from './single-flight.ts'
 import type { TokenEndpoints } from './token-endpoints.ts'
-import { bindingOf, isSameBinding, type Upstream } from './upstream.ts'
+import { bindingOf, type CredentialBinding, isSameBinding, type Upstream } from './upstream.ts'
 import type { Wakeup, Wakeups } from './wakeups.ts'
 
 /**
@@ -77,6 +77,8 @@ type Owed = {
   readonly key: CredentialKey
   readonly upstream: Upstream
   readonly claim: RenewalClaim
+  /** Of the server that gave it. */
+  readonly binding: CredentialBinding
   readonly tokens: TokenSet
   /** What it serves meanwhile; absent where an earlier process was to serve it. */
   readonly credential: Credential | undefined
@@ -231,7 +233,8 @@ export function createRefreshCoordinator(ports: {
       tokens = await method.refresh(upstream, claim.refreshToken, claim.scopes, {
         maySend: () => stopwatch.read() < sendByMs,
         async keep(answer) {
-          entry = await journal.keep({ key: work.key, claim, answer })
+          const binding = bindingOf(upstream.credential)
+          entry = await journal.keep({ key: work.key, claim, binding, answer })
         },
       })
     } catch (error) {
@@ -251,7 +254,8 @@ export function createRefreshCoordinator(ports: {
     const scopes = tokens.scopes ?? claim.scopes
     const renewed = { tokens, scopes, obtainedAt: clock.now() }
     const credential = credentials.foreseeRenewal(current, claim, renewed)
-    const unsaved: Owed = { key, upstream, claim, tokens, credential, entry }
+    const binding = bindingOf(upstream.credential)
+    const unsaved: Owed = { key, upstream, claim, binding, tokens, credential, entry }
     // From here on, so that not even a bug between here and the commit loses it.
     owed.set(claim.generation, unsaved)
     const stored = await waitAtMost(settle(unsaved), commitWaitMs).catch((error: unknown) => {
@@ -272,7 +276,7 @@ export function createRefreshCoordinator(ports: {
 
   /** Pays what is owed: gives what the row has then. @throws BrokerError storage_unavailable, and it stays owed */
   async function settle(unsaved: Owed): Promise<Credential> {
-    const { key, upstream, claim, tokens } = unsaved
+    const { key, upstream, claim, binding, tokens } = unsaved
     const scopes = tokens.scopes ?? claim.scopes
     const renewed = await credentials.commitRenewal(key, claim, { tokens, scopes })
     memory.forget(memoryKeyOf(key))
@@ -285,7 +289,9 @@ export function createRefreshCoordinator(ports: {
     paid(unsaved)
     // Disconnected meanwhile: what arrived must not live on at the server. A row that counts its leases anew is of another
     // connection. In the same row it may be the grant that is in use, renewed by another or extended by its person.
-    if (found === undefined || found.renewal.leaseEpoch < claim.leaseEpoch) {
+    const isUnwanted = found === undefined || found.renewal.leaseEpoch < claim.leaseEpoch
+    // Nor may a server that was configured meanwhile be shown what another one gave.
+    if (isUnwanted && isSameBinding(binding, bindingOf(upstream.credential))) {
       void revokeTokens(methods[upstream.credential.mode], upstream, tokens)
     }
     return credentialOf(found, key)
@@ -326,7 +332,7 @@ export function createRefreshCoordinator(ports: {
   }
 
   async function recover(): Promise<void> {
-    for (const { key, claim, answer, entry } of journal.left()) {
+    for (const { key, claim, binding, answer, entry } of journal.left()) {
       const upstream = upstreams.get(key.upstream)
       const tokens = upstream && readKept(upstream, answer)
       if (upstream === undefined || tokens === undefined) {
@@ -334,7 +340,8 @@ export function createRefreshCoordinator(ports: {
         entry.drop()
         continue
       }
-      owed.set(claim.generation, { key, upstream, claim, tokens, credential: undefined, entry })
+      const unsaved = { key, upstream, claim, binding, tokens, credential: undefined, entry }
+      owed.set(claim.generation, unsaved)
     }
     for (const unsaved of owed.values()) await trySettle(unsaved)
     if (owed.size > 0) settleInTime()

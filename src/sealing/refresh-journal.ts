@@ -5,6 +5,7 @@ import type { JournalEvent, JournalRecord, JournalRecords } from '../core/ports/
 import type { KeptRefresh, RefreshJournal } from '../core/ports/refresh-journal.ts'
 import type { Sealer, SealingContext } from '../core/ports/sealer.ts'
 import { Secret } from '../core/secret.ts'
+import type { CredentialBinding } from '../core/upstream.ts'
 
 /** The RefreshJournal over records of sealed bytes. */
 export function createRefreshJournal(ports: {
@@ -45,9 +46,14 @@ export function createRefreshJournal(ports: {
   }
 }
 
-function seal(sealer: Sealer, { key, claim, answer }: KeptRefresh): JournalRecord {
+function seal(sealer: Sealer, { key, claim, binding, answer }: KeptRefresh): JournalRecord {
   const { generation } = claim
-  const secret = { ...claim, refreshToken: claim.refreshToken.reveal(), answer: answer.reveal() }
+  const secret = {
+    ...claim,
+    refreshToken: claim.refreshToken.reveal(),
+    binding,
+    answer: answer.reveal(),
+  }
   const sealed = sealer.seal(new Secret(JSON.stringify(secret)), contextOf(key, generation))
   return { key, generation, sealed }
 }
@@ -57,12 +63,13 @@ function open(sealer: Sealer, { key, generation, sealed }: JournalRecord): KeptR
   try {
     const text = sealer.open(sealed, contextOf(key, generation)).reveal()
     // It opened, so that it is what this program wrote.
-    const { answer, ...claim } = JSON.parse(text) as Omit<RenewalClaim, 'refreshToken'> & {
+    const { answer, binding, ...claim } = JSON.parse(text) as Omit<RenewalClaim, 'refreshToken'> & {
       readonly refreshToken: string
+      readonly binding: CredentialBinding
       readonly answer: string
     }
     const refreshToken = new Secret(claim.refreshToken)
-    return { key, claim: { ...claim, refreshToken }, answer: new Secret(answer) }
+    return { key, claim: { ...claim, refreshToken }, binding, answer: new Secret(answer) }
   } catch (error) {
     if (isBrokerError(error, 'credential_corrupt')) return undefined
     throw error

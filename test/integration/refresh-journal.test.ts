@@ -6,6 +6,7 @@ import { createAcquisitionMethods } from '../../src/acquisition/index.ts'
 import type { JournalEvent, JournalRecords } from '../../src/core/ports/journal-records.ts'
 import type { KeptRefresh } from '../../src/core/ports/refresh-journal.ts'
 import { Secret } from '../../src/core/secret.ts'
+import { bindingOf } from '../../src/core/upstream.ts'
 import { createHttpClient } from '../../src/outbound/http-client.ts'
 import { createCredentialStore } from '../../src/sealing/credential-store.ts'
 import { createEnvelope } from '../../src/sealing/envelope.ts'
@@ -31,6 +32,7 @@ function refresh(name: string, generation = 7): KeptRefresh {
       refreshToken: new Secret(`CANARY-RT-${name}`),
       scopes: ['files:read'],
     },
+    binding: { authorizationServer: 'https://as.example.com', clientId: 'c', resource: undefined },
     answer: new Secret(`{"access_token":"CANARY-AT-${name}"}`),
   }
 }
@@ -191,7 +193,8 @@ describe('V8: a process that died between the answer and its commit', () => {
     const methods = createAcquisitionMethods({ http, clock: { now: () => new Date() } })
     await methods.oauth_connect.refresh(upstream, claim.refreshToken, claim.scopes, {
       async keep(answer) {
-        await journal.keep({ key: ada, claim, answer })
+        const binding = bindingOf(upstream.credential)
+        await journal.keep({ key: ada, claim, binding, answer })
       },
     })
     await file.close()
@@ -230,5 +233,18 @@ describe('V8: a process that died between the answer and its commit', () => {
     const answer = await next.resolveAs('ada', 'files')
     expect(answer.body).toMatchObject({ code: 'connect_required', reason: 'not_connected' })
     await next.stop()
+  })
+
+  it('V22: it is shown to no server that was configured since', async () => {
+    await broker.connect('ada')
+    const next = await broker.startBeside(async (config) => {
+      await dieAfterAnswer(config)
+      await broker.database.database.sql`DELETE FROM credential WHERE user_id = 'ada'`
+      config.upstreams.files.credential['client_id'] = 'another-client'
+    })
+    // Its journal is done with before it listens.
+    expect((await stat(join(next.dataDir, 'refresh.journal'))).size).toBe(0)
+    await next.stop()
+    expect(broker.authorizationServer.received('/token/revocation')).toEqual([])
   })
 })

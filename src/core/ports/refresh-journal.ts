@@ -1,11 +1,14 @@
 import type { CredentialKey } from '../credential.ts'
 import type { Secret } from '../secret.ts'
+import type { CredentialBinding } from '../upstream.ts'
 import type { RenewalClaim } from './credential-store.ts'
 
 /** A server's answer to a refresh, and what it takes to store what it brought. */
 export type KeptRefresh = {
   readonly key: CredentialKey
   readonly claim: RenewalClaim
+  /** Of the server that gave it: no other may be shown it. */
+  readonly binding: CredentialBinding
   /** As `TokenRequestWatch.keep` got it. */
   readonly answer: Secret
 }
