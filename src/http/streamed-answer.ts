@@ -66,9 +66,13 @@ export function answerOnSocket(
   }
 }
 
-/** For an embedder that mounts the application without our server; `respond` is given the answer as soon as it begins. */
+/**
+ * For an embedder that mounts the application without our server; `respond` is given the answer as soon as it begins. The caller
+ * is gone when the body is cancelled, or `signal` says so.
+ */
 export function answerAsResponse(
   added: Readonly<Record<string, string>>,
+  signal: AbortSignal,
   respond: (response: Response) => void,
 ): StreamedAnswer {
   let resume = () => {}
@@ -81,12 +85,20 @@ export function answerAsResponse(
       controller = started
     },
     pull: () => resume(),
-    cancel() {
-      isOver = true
-      isGone = true
-      gone()
-    },
+    cancel: leave,
   })
+  function cut(): void {
+    if (!isOver) controller?.error(new Error('the answer broke off'))
+    isOver = true
+  }
+  function leave(): void {
+    if (isOver) return
+    cut()
+    isGone = true
+    gone()
+  }
+  signal.addEventListener('abort', leave, { once: true })
+  if (signal.aborted) leave()
   return {
     begin(status, received) {
       const headers = new Headers()
@@ -107,10 +119,7 @@ export function answerAsResponse(
       if (!isOver) controller?.close()
       isOver = true
     },
-    cut() {
-      if (!isOver) controller?.error(new Error('the upstream went away'))
-      isOver = true
-    },
+    cut,
     onDrain(listener) {
       resume = listener
     },

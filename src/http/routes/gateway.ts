@@ -43,15 +43,14 @@ async function enterFromFetch(doors: GatewayDoors, request: Request): Promise<Re
         body,
       },
       (added) => {
-        begun = answerAsResponse(added, resolve)
+        begun = answerAsResponse(added, request.signal, resolve)
         return begun
       },
     )
     void over.then((refusal) => {
-      if (refusal === undefined) return
-      resolve(refusal)
-      // Where an answer has begun, that changes nothing, and nobody goes on with it.
-      begun?.cut()
+      // Where an answer has begun it stands; where none ever will, nobody waits for it any more.
+      resolve(refusal ?? new Response(null, { status: 502 }))
+      if (refusal !== undefined) begun?.cut()
     })
   })
 }

@@ -67,14 +67,32 @@ describe('an answer on a socket', () => {
 })
 
 describe('an answer as a Response', () => {
-  it('breaks off for its reader where it is cut', async () => {
-    let response: Response | undefined
-    const answer = answerAsResponse({}, (begun) => {
-      response = begun
-    })
+  /** Begun, and with half of its body. */
+  function half(signal: AbortSignal) {
+    const begun: Response[] = []
+    const answer = answerAsResponse({}, signal, (response) => begun.push(response))
     answer.begin(200, {})
     answer.write(Buffer.from('half'))
+    return { answer, response: begun[0] }
+  }
+
+  it('breaks off for its reader where it is cut', async () => {
+    const { answer, response } = half(new AbortController().signal)
     answer.cut()
     await expect(response?.text()).rejects.toThrow()
+  })
+
+  it.each(['cancels the body', 'aborts the request'])('tells of a caller who %s', async (how) => {
+    const leaving = new AbortController()
+    const { answer, response } = half(leaving.signal)
+    let hasGone = 0
+    answer.onGone(() => {
+      hasGone += 1
+    })
+    if (how === 'cancels the body') await response?.body?.cancel()
+    else leaving.abort()
+    expect(hasGone).toBe(1)
+    // Whoever still writes to it is not thrown at.
+    expect(answer.write(Buffer.from('more'))).toBe(true)
   })
 })
