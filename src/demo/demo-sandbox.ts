@@ -40,6 +40,11 @@ export const notesTokenSeconds = 14
 export const notesRefreshBeforeSeconds = 6
 
 const brokerClientId = 'onbehalf'
+const gatewayResource = {
+  scopes: ['openid', 'email', 'profile'],
+  accessTokenSeconds: 3600,
+  format: 'jwt',
+} as const
 
 /** Starts the sandbox on free loopback ports. `port`: the broker's; 0 any free one; absent 8080, if it can be had. */
 export async function startDemoSandbox(options: {
@@ -73,6 +78,10 @@ export async function startDemoSandbox(options: {
     newClients: ['registration'],
     targets: {
       [reportsUrl]: { scopes: ['reports:read'], accessTokenSeconds: 300, format: 'jwt' },
+      // MCP clients at the broker's gateway name its address as the resource (RFC 8707).
+      ...Object.fromEntries(
+        ['notes', 'reports'].map((name) => [`${publicUrl}/mcp/${name}`, gatewayResource]),
+      ),
     },
     onSecret,
   })

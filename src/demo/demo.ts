@@ -1,4 +1,4 @@
-import { type DemoSandbox, startDemoSandbox } from './demo-sandbox.ts'
+import { type DemoSandbox, notesTokenSeconds, startDemoSandbox } from './demo-sandbox.ts'
 import { runGuidedTour } from './guided-run.ts'
 import { createNarrator } from './narrator.ts'
 
@@ -64,7 +64,9 @@ function introduce(sandbox: DemoSandbox, broker: RunningBroker, out: (line: stri
     `   identity provider    ${sandbox.identityProvider.issuer}  (ada, grace; linus is the admin)`,
   )
   out(`   Notes, MCP           ${sandbox.notes.url}  (wants each person's own token)`)
-  out(`   its authorization    ${sandbox.notesServer.issuer}  (tokens live for 10 s here)`)
+  out(
+    `   its authorization    ${sandbox.notesServer.issuer}  (tokens live for ${notesTokenSeconds} s here)`,
+  )
   out(`   Reports, MCP         ${sandbox.reports.url}  (takes exchanged tokens)`)
 }
 
@@ -102,6 +104,8 @@ function inviteToTry(
     'The records, as the admin:',
     `   ADMIN=$(curl -s '${identityProvider.issuer}/sandbox/access-token?person=linus')`,
     `   curl -s '${url}/api/v1/activity?limit=5' -H "Authorization: Bearer $ADMIN"`,
+    'An MCP client of your own (it registers at the sandbox and signs you in there) takes this as a server:',
+    `   ${url}/mcp/notes`,
     'The same by command, signed in as whom you choose; and what a client without a token sees:',
     `   npx onbehalf login --url ${url} && npx onbehalf activity list`,
     `   npx onbehalf smoke ${url}/mcp/notes`,

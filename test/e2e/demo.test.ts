@@ -2,6 +2,7 @@ import { createServer } from 'node:http'
 import { existsSync } from 'node:fs'
 import { describe, expect, it } from 'vitest'
 import { createBroker } from '../../src/index.ts'
+import { startDemoSandbox } from '../../src/demo/demo-sandbox.ts'
 import { runDemo, type StartBroker } from '../../src/demo/demo.ts'
 import { findTestPort } from '../support/test-port.ts'
 
@@ -59,6 +60,33 @@ describe('onbehalf demo', () => {
     }
     // Tokens of its servers are JWTs, its secrets and keys begin with demo-.
     expect(text).not.toMatch(/eyJ|demo-[\w-]{20,}/)
+  })
+
+  it('takes MCP clients of others: they register and are asked to sign in for the gateway’s address', async () => {
+    const sandbox = await startDemoSandbox({ port: 0 })
+    const { identityProvider, publicUrl } = sandbox
+    const redirectUri = 'http://127.0.0.1:9/callback'
+    const registered = await fetch(`${identityProvider.issuer}/reg`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ redirect_uris: [redirectUri], token_endpoint_auth_method: 'none' }),
+    })
+    const { client_id: clientId } = (await registered.json()) as { client_id: string }
+    for (const name of ['notes', 'reports']) {
+      const query = new URLSearchParams({
+        response_type: 'code',
+        client_id: clientId,
+        redirect_uri: redirectUri,
+        scope: 'openid offline_access',
+        code_challenge: 'E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM',
+        code_challenge_method: 'S256',
+        resource: `${publicUrl}/mcp/${name}`,
+      })
+      const url = `${identityProvider.issuer}/auth?${query.toString()}`
+      const answer = await fetch(url, { redirect: 'manual' })
+      expect(answer.headers.get('location')).toMatch(/\/interaction\//)
+    }
+    await sandbox.stop()
   })
 
   it('ends with 1 and names the step when the broker does not do its job', async () => {
