@@ -22,7 +22,8 @@ export async function enterFromSocket(
     (added) => answerOnSocket(outgoing, added),
   )
   if (refusal !== undefined) await refuse(outgoing, refusal)
-  if (!incoming.complete) letFinish(incoming, outgoing)
+  const isUnread = sendsBody && !incoming.readableEnded
+  if (isUnread || !incoming.complete) letFinish(incoming, outgoing)
 }
 
 async function refuse(outgoing: ServerResponse, refusal: Response): Promise<void> {
@@ -38,6 +39,7 @@ async function refuse(outgoing: ServerResponse, refusal: Response): Promise<void
 function letFinish(incoming: IncomingMessage, outgoing: ServerResponse): void {
   // Whoever began to read it would keep it, or stop in the middle.
   incoming.removeAllListeners('data').removeAllListeners('readable').resume()
+  if (incoming.complete) return
   const hangUp = () => {
     setTimeout(() => incoming.complete || incoming.destroy(), lastWordsMs).unref()
   }
