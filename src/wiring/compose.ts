@@ -10,6 +10,7 @@ import { createCredentialMemory } from '../core/credential-memory.ts'
 import { createCredentialResolver } from '../core/credential-resolver.ts'
 import { createCutOffs } from '../core/cut-offs.ts'
 import { createEmbeddedResolver, type EmbeddedResolver } from '../core/embedded-resolver.ts'
+import { createLineLimit } from '../core/line-limit.ts'
 import { createOAuthConnector } from '../core/oauth-connector.ts'
 import type { PolicyHook } from '../core/policy.ts'
 import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
@@ -119,7 +120,12 @@ export function compose(options: {
   const { clock } = databases
   const http = createHttpClient({ log: log.warn })
   const keyring = keyringOf(config)
-  const sealer = createEnvelope(keyring)
+  const mayLog = createLineLimit({ clock })
+  const sealer = createEnvelope(keyring, (key) => {
+    // Another replica seals with a key that this one was not given yet.
+    const event = 'encryption_key_missing'
+    if (mayLog(event)) log.error({ event, key: key ?? null })
+  })
   const keyCheck = keyCheckOf(keyring, databases.calls, databases.journal)
 
   const { databaseUrl } = databases

@@ -67,4 +67,15 @@ describe('envelope', () => {
         .reveal(),
     ).toBe('after')
   })
+
+  it('names the key that a value was sealed under and that is not configured, where it can be one', () => {
+    const missing: (string | undefined)[] = []
+    const other = createEnvelope(createKeyring([key('k2')]), (id) => missing.push(id))
+    const sealed = envelope.seal(new Secret('text'), context)
+    expect(() => other.open(sealed, context)).toThrow()
+    const forged = Buffer.from(sealed)
+    forged.write('\n', 3)
+    expect(() => other.open(forged, context)).toThrow()
+    expect(missing).toEqual(['k1', undefined])
+  })
 })
