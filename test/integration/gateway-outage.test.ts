@@ -6,7 +6,7 @@ import { startTcpDoor, type TcpDoor } from '../support/tcp-door.ts'
 
 /** A disconnect could not be heard any more, and nothing that was opened may outlive it (contract, sections 4 and 6). */
 describe('the gateway of a replica that does not hear from its database', () => {
-  const freshForMs = 4000
+  const freshForMs = 6000
   let upstream: PlainUpstream
   let here: TestBroker
   let there: TestBroker
