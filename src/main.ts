@@ -161,7 +161,7 @@ async function untilSignal<T>(run: (signal: AbortSignal) => Promise<T>): Promise
   try {
     return await run(abort.signal)
   } finally {
-    process.off('SIGTERM', stop)
+    // That of SIGTERM stays: what is left to do when this is over is done as well, however often it is repeated.
     process.off('SIGINT', stop)
   }
 }
