@@ -69,6 +69,8 @@ export function createAuthenticator(options: {
 
   const verified = new LRUCache<string, VerifiedJwt>({ max: rememberedTokens })
   const flights = createSingleFlight<VerifiedJwt | TokenCheck>()
+  /** By the digest and the use: reading a token costs as much as checking it, and thousands may come with one at once. */
+  const afresh = createSingleFlight<VerifiedToken>()
 
   function verifyBearer(token: string, use: BearerUse): Person | Promise<Person> {
     // Before anything is done with it: reading a long text is work that anyone could have us do.
@@ -79,8 +81,10 @@ export function createAuthenticator(options: {
     if (known !== undefined && rules.refusalFor(known, use) === undefined) {
       return admitted(known)
     }
-    return verifyAfresh(token, digest, use)
-      .catch((error: unknown) => {
+    const purpose = use.kind === 'upstream' ? use.upstream.name : ''
+    return afresh
+      .join(`${digest}${purpose}`, () => verifyAfresh(token, digest, use))
+      .result.catch((error: unknown) => {
         throw reported(error)
       })
       .then(admitted)
