@@ -10,7 +10,9 @@ export const CALL_TIMEOUT = 'CALL_TIMEOUT'
 export async function withDeadline<T>(statement: () => PromiseLike<T>, ms: number): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const deadline = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => reject(new StorageFault(CALL_TIMEOUT, 'no answer in time')), ms)
+    const giveUp = () => reject(new StorageFault(CALL_TIMEOUT, 'no answer in time'))
+    // A process that stood still finds its timers due before it reads what has come meanwhile: that is read first.
+    timer = setTimeout(() => setImmediate(giveUp), ms)
   })
   try {
     return await Promise.race([statement(), deadline])

@@ -243,6 +243,25 @@ describe('/proxy on a socket', () => {
     expect(hits()[0]?.headers.host).toBe(new URL(upstream.url).host)
   })
 
+  it.each(['evil example', 'a/b', 'broker.example.com:99999', '[::1'])(
+    'P5: a Host that cannot be one, %s, reaches no upstream',
+    async (impossible) => {
+      const request = head('GET /proxy/reports/x', ada, 'Connection: close')
+      const answer = await send(request.replace(host, `Host: ${impossible}`))
+      expect(statusesIn(answer)).toEqual([400])
+      expect(hits()).toEqual([])
+    },
+  )
+
+  it("a method that is nobody's is 405, with those that this very address takes", async () => {
+    const allowed = async (path: string) => {
+      const answer = await send(head(`TRACE ${path}`, ada, 'Connection: close'))
+      return /^allow: (.*)\r$/im.exec(answer)?.[1]
+    }
+    expect(await allowed('/mcp/files')).toBe('GET, POST, DELETE')
+    expect(await allowed('/proxy/reports/x')).toMatch(/\bPATCH\b.*\bOPTIONS\b/)
+  })
+
   it('an oversized head is 431', async () => {
     const answer = await send(head('GET /proxy/reports/x', ada, `X-Big: ${'x'.repeat(20_000)}`))
     expect(statusesIn(answer)).toEqual([431])
