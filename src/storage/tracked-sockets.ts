@@ -17,11 +17,12 @@ export type TrackedSockets = {
   readonly settled: () => Promise<void>
 }
 
-/** The driver hears of a close in the same turn, over TLS some turns later. */
+/** The driver hears of a close in the same turn, over TLS some turns later; on a busy machine a turn takes as long as it takes. */
 const AFTERMATH_MS = 5
+const AFTERMATH_TURNS = 10
 
 export function trackSockets(): TrackedSockets {
-  const open = new Map<Socket, { received: number; closedAt: number | undefined }>()
+  const open = new Map<Socket, Tracked>()
 
   // Also forgets those whose close is over. Looked at, not listened to: over TLS the driver removes every listener of the socket below.
   const anyDying = () => {
@@ -29,8 +30,12 @@ export function trackSockets(): TrackedSockets {
     for (const [socket, state] of open) {
       if (!socket.destroyed) continue
       const now = performance.now()
-      if (socket.closed) state.closedAt ??= now
-      if (state.closedAt !== undefined && now - state.closedAt > AFTERMATH_MS) open.delete(socket)
+      if (socket.closed && state.closedAt === undefined) {
+        state.closedAt = now
+        countTurns(state)
+      }
+      const isOver = state.closedAt !== undefined && now - state.closedAt > AFTERMATH_MS
+      if (isOver && state.turns >= AFTERMATH_TURNS) open.delete(socket)
       else dying = true
     }
     return dying
@@ -38,7 +43,7 @@ export function trackSockets(): TrackedSockets {
 
   return {
     add(socket) {
-      open.set(socket, { received: -1, closedAt: undefined })
+      open.set(socket, { received: -1, closedAt: undefined, turns: 0 })
     },
     mark() {
       // Forgets the closed ones too.
@@ -57,4 +62,18 @@ export function trackSockets(): TrackedSockets {
       while (anyDying()) await new Promise((resolve) => setTimeout(resolve, 1))
     },
   }
+}
+
+type Tracked = {
+  received: number
+  closedAt: number | undefined
+  /** Of the event loop, since it was seen closed. */
+  turns: number
+}
+
+function countTurns(state: Tracked): void {
+  setImmediate(() => {
+    state.turns += 1
+    if (state.turns < AFTERMATH_TURNS) countTurns(state)
+  })
 }
