@@ -59,7 +59,10 @@ export function createGateway(ports: {
 } {
   const { connections, upstreamClient, sessionRecords, sealer, notices } = ports
   const { connector, stepUps, openCalls, replicas, clock } = ports
-  /** How much had been cut when a credential was asked for. */
+  /**
+   * How much had been cut when a credential was asked for. Calls share one that is in memory, but none from before a cut of their
+   * person with one from after it: it is forgotten then.
+   */
   const cutsBefore = new WeakMap<ResolvedCredential, number>()
   const resolver: CredentialResolver = {
     resolve(request) {

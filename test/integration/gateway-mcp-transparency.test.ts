@@ -202,8 +202,16 @@ describe('what works against an MCP server directly works the same through the g
     const [id] = await rawSession('ada')
     expect(await rawCall(broker, 'ada', id)).toBe(200)
     await broker.database.database.sql.begin(async (transaction) => {
-      await transaction`LOCK TABLE gateway_session, credential IN ACCESS EXCLUSIVE MODE`
+      await transaction`LOCK TABLE gateway_session, credential, upstream_server IN ACCESS EXCLUSIVE MODE`
       expect(await rawCall(broker, 'ada', id)).toBe(200)
+    })
+  })
+
+  it('a call of 2026-07-28 reads no row', async () => {
+    expect(await rawModernCall('ada')).toBe(200)
+    await broker.database.database.sql.begin(async (transaction) => {
+      await transaction`LOCK TABLE gateway_session, credential, upstream_server IN ACCESS EXCLUSIVE MODE`
+      expect(await rawModernCall('ada')).toBe(200)
     })
   })
 
@@ -249,6 +257,36 @@ describe('what works against an MCP server directly works the same through the g
   async function rawCall(at: TestBroker, person: string, session: string | undefined) {
     const body = { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'count' } }
     const answer = await raw(at, person, 'POST', session, body)
+    await answer.text()
+    return answer.status
+  }
+
+  async function rawModernCall(person: string): Promise<number> {
+    const revision = '2026-07-28'
+    const answer = await fetch(`${broker.url}/mcp/files`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${await broker.tokenOf(person)}`,
+        'content-type': 'application/json',
+        accept: 'application/json, text/event-stream',
+        'mcp-protocol-version': revision,
+        'mcp-method': 'tools/call',
+        'mcp-name': 'count',
+      },
+      body: JSON.stringify({
+        jsonrpc: '2.0',
+        id: 1,
+        method: 'tools/call',
+        params: {
+          name: 'count',
+          _meta: {
+            'io.modelcontextprotocol/protocolVersion': revision,
+            'io.modelcontextprotocol/clientInfo': { name: 'raw', version: '1' },
+            'io.modelcontextprotocol/clientCapabilities': {},
+          },
+        },
+      }),
+    })
     await answer.text()
     return answer.status
   }

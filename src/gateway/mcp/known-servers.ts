@@ -26,8 +26,8 @@ export type KnownServers = {
   readonly note: (upstream: string, result: JsonObject) => Promise<void>
 }
 
-/** What is known changes seldom, and a replica may learn of it late. */
-const keptMs = 10_000
+/** What is known changes seldom, and a replica may learn of it late: nobody waits for that. */
+const readAgainMs = 10_000
 /** A call does not wait longer than this for an upstream that makes nothing of the question. */
 const longestAskMs = 5000
 /** It is not asked again at once by everybody's calls. */
@@ -39,19 +39,26 @@ export function createKnownServers(ports: {
   readonly forwarder: Forwarder
 }): KnownServers {
   const { records, forwarder } = ports
-  const kept = new LRUCache<string, UpstreamServerRecord>({ max: 1000, ttl: keptMs })
+  const kept = new Map<string, { readonly server: UpstreamServerRecord; readAgainAtMs: number }>()
   const failed = new LRUCache<string, true>({ max: 1000, ttl: askAgainMs })
   const asking = new Map<string, Promise<UpstreamServerRecord>>()
 
   function find(upstream: string): UpstreamServerRecord | Promise<UpstreamServerRecord> {
-    return kept.get(upstream) ?? read(upstream)
+    const known = kept.get(upstream)
+    if (known === undefined) return read(upstream)
+    const nowMs = performance.now()
+    if (nowMs >= known.readAgainAtMs) {
+      known.readAgainAtMs = nowMs + readAgainMs
+      // A database that is away keeps nobody's call, and is asked again.
+      read(upstream).catch(() => {})
+    }
+    return known.server
   }
 
   async function read(upstream: string): Promise<UpstreamServerRecord> {
-    const known = await records.find(upstream)
-    // Once read and not once asked: a busy replica, too, has to hear of what another one noted.
-    kept.set(upstream, known)
-    return known
+    const server = await records.find(upstream)
+    kept.set(upstream, { server, readAgainAtMs: performance.now() + readAgainMs })
+    return server
   }
 
   async function note(upstream: string, server: UpstreamServerRecord): Promise<void> {
