@@ -38,16 +38,12 @@ const derivationInfo = Buffer.from('onbehalf/v1/record')
 
 /**
  * AES-256-GCM under a key of its own for every value (HKDF-SHA-256 of the data key and a random salt), which takes away the
- * limit of 2^32 messages that one GCM key with random IVs has (NIST SP 800-38D §8.3). `onMissingKey` is told the id of a key that a
- * value names and the ring does not have, where it looks like one.
+ * limit of 2^32 messages that one GCM key with random IVs has (NIST SP 800-38D §8.3).
  */
-export function createEnvelope(
-  keyring: Keyring,
-  onMissingKey: (id: string | undefined) => void = () => {},
-): Sealer {
+export function createEnvelope(keyring: Keyring): Sealer {
   return {
     seal: (text, context) => seal(keyring.sealing, text, context),
-    open: (sealed, context) => open(keyring, sealed, context, onMissingKey),
+    open: (sealed, context) => open(keyring, sealed, context),
   }
 }
 
@@ -64,13 +60,8 @@ function seal(dataKey: DataKey, text: Secret, context: SealingContext): Buffer {
   return Buffer.concat([headOf(dataKey), salt, iv, ciphertext, encryptor.getAuthTag()])
 }
 
-function open(
-  keyring: Keyring,
-  sealed: Uint8Array,
-  context: SealingContext,
-  onMissingKey: (id: string | undefined) => void,
-): Secret {
-  const { dataKey, salt, iv, ciphertext, tag } = parse(keyring, sealed, onMissingKey)
+function open(keyring: Keyring, sealed: Uint8Array, context: SealingContext): Secret {
+  const { dataKey, salt, iv, ciphertext, tag } = parse(keyring, sealed)
   // Without authTagLength, Node 20 takes a tag of 4 bytes, which can be guessed.
   const decryptor = createDecipheriv(cipher, deriveRecordKey(dataKey, salt), iv, {
     authTagLength: tagBytes,
@@ -89,11 +80,7 @@ function open(
 }
 
 /** Lengths first, then magic and format, then the key. There is no format that holds plaintext. */
-function parse(
-  keyring: Keyring,
-  sealed: Uint8Array,
-  onMissingKey: (id: string | undefined) => void,
-) {
+function parse(keyring: Keyring, sealed: Uint8Array) {
   const keyIdLength = sealed[2]
   if (keyIdLength === undefined) throw corrupt('too short')
   const saltAt = headBytes + keyIdLength
@@ -103,12 +90,7 @@ function parse(
   if (tagAt < ciphertextAt) throw corrupt('too short')
   if (sealed[0] !== magic || sealed[1] !== format) throw corrupt('unknown format')
   const dataKey = keyring.find(sealed.subarray(headBytes, saltAt))
-  if (dataKey === undefined) {
-    const id = keyIdOf(sealed)
-    // Whoever can write rows could write anything there.
-    onMissingKey(id !== undefined && /^[\p{L}\p{N}._-]{1,64}$/u.test(id) ? id : undefined)
-    throw corrupt('unknown key')
-  }
+  if (dataKey === undefined) throw corrupt('unknown key')
   return {
     dataKey,
     salt: sealed.subarray(saltAt, ivAt),

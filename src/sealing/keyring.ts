@@ -32,6 +32,26 @@ export function createKeyring(
   return { sealing, keys, find: (idBytes) => byId.get(indexOf(idBytes)) }
 }
 
+/**
+ * A keyring that tells of every id which is looked for and not there: another replica seals with a key that this one was not
+ * given. Undefined for what cannot be an id, because whoever can write rows could write anything in its place.
+ */
+export function watchKeyring(
+  keyring: Keyring,
+  onMissing: (id: string | undefined) => void,
+): Keyring {
+  return {
+    ...keyring,
+    find(idBytes) {
+      const key = keyring.find(idBytes)
+      if (key !== undefined) return key
+      const id = Buffer.from(idBytes).toString('utf8')
+      onMissing(/^[\p{L}\p{N}._-]{1,64}$/u.test(id) ? id : undefined)
+      return undefined
+    },
+  }
+}
+
 /** A new key as the configuration takes it: the base64 of 32 random bytes. */
 export function generateKey(): string {
   return randomBytes(keyBytes).toString('base64')

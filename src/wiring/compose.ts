@@ -45,6 +45,7 @@ import { createCredentialStore } from '../sealing/credential-store.ts'
 import { createEnvelope } from '../sealing/envelope.ts'
 import type { KeyCheck } from '../sealing/key-check.ts'
 import { createRefreshJournal } from '../sealing/refresh-journal.ts'
+import { watchKeyring } from '../sealing/keyring.ts'
 import { createWatchedSealer } from '../sealing/watched-sealer.ts'
 import { createAcquisitionAttempts } from '../storage/acquisition-attempts.ts'
 import { createConnectRecords } from '../storage/connect-records.ts'
@@ -121,11 +122,11 @@ export function compose(options: {
   const http = createHttpClient({ log: log.warn })
   const keyring = keyringOf(config)
   const mayLog = createLineLimit({ clock })
-  const sealer = createEnvelope(keyring, (key) => {
-    // Another replica seals with a key that this one was not given yet.
+  const watchedKeyring = watchKeyring(keyring, (key) => {
     const event = 'encryption_key_missing'
     if (mayLog(event)) log.error({ event, key: key ?? null })
   })
+  const sealer = createEnvelope(watchedKeyring)
   const keyCheck = keyCheckOf(keyring, databases.calls, databases.journal)
 
   const { databaseUrl } = databases

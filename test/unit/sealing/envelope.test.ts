@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { SealingContext } from '../../../src/core/ports/sealer.ts'
 import { Secret } from '../../../src/core/secret.ts'
 import { createEnvelope } from '../../../src/sealing/envelope.ts'
-import { createKeyring, generateKey } from '../../../src/sealing/keyring.ts'
+import { createKeyring, generateKey, watchKeyring } from '../../../src/sealing/keyring.ts'
 
 const key = (id: string) => ({ id, secret: new Secret(generateKey()) })
 const context: SealingContext = {
@@ -70,7 +70,7 @@ describe('envelope', () => {
 
   it('names the key that a value was sealed under and that is not configured, where it can be one', () => {
     const missing: (string | undefined)[] = []
-    const other = createEnvelope(createKeyring([key('k2')]), (id) => missing.push(id))
+    const other = createEnvelope(watchKeyring(createKeyring([key('k2')]), (id) => missing.push(id)))
     const sealed = envelope.seal(new Secret('text'), context)
     expect(() => other.open(sealed, context)).toThrow()
     const forged = Buffer.from(sealed)
