@@ -53,23 +53,13 @@ export function createAdministration(ports: {
   function viewOf(row: OverviewRow): AdministeredConnection {
     const upstream = upstreams.get(row.upstream)
     const { issuer, userId } = row
-    if (upstream === undefined) {
-      return { issuer, userId, ...unconfiguredConnection(row, row.lastUsedAt) }
-    }
+    const unconfigured = { issuer, userId, ...unconfiguredConnection(row, row.lastUsedAt) }
+    if (upstream === undefined) return unconfigured
     return {
-      issuer,
-      userId,
-      upstream: row.upstream,
+      ...unconfigured,
       displayName: upstream.displayName,
       mode: upstream.credential.mode,
       ...connectionState(row, upstream, clock.now()),
-      scopes: row.scopes,
-      audience: row.audience ?? null,
-      method: row.method,
-      account: row.account ?? null,
-      expiresAt: row.expiresAt ?? null,
-      connectedAt: row.connectedAt,
-      lastUsedAt: row.lastUsedAt ?? null,
       connectable: isConnectable(upstream),
     }
   }
