@@ -336,8 +336,9 @@ describe('the resolver, on a real authorization server and PostgreSQL', () => {
     const metrics = await again.call('GET', '/metrics')
     expect(metrics.text).toMatch(/onbehalf_credential_corrupt_total 1/)
     await again.stop()
-    const rows = await broker.records(1)
-    expect(rows.filter(({ action }) => action === 'credential_corrupt')).toHaveLength(1)
+    const corrupt = async () =>
+      (await broker.records(1)).filter(({ action }) => action === 'credential_corrupt')
+    await expect.poll(corrupt).toHaveLength(1)
     await broker.connect('ada')
     expect((await broker.resolveAs('ada', 'files')).status).toBe(200)
   })
