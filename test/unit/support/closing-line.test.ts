@@ -6,11 +6,12 @@ import { expect, it, type TestContext } from 'vitest'
 
 const root = resolve(import.meta.dirname, '../../..')
 
-/** The last line of a run of vitest over one file with this text. */
-async function lastLineOf(
+/** The lines that a run of vitest over one file with this text prints, which tries again what failed when asked to. */
+async function linesOf(
   text: string,
   { onTestFinished }: TestContext,
-): Promise<string | undefined> {
+  ...more: readonly string[]
+): Promise<readonly string[]> {
   const directory = await mkdtemp(join(os.tmpdir(), 'onbehalf-closing-line-'))
   onTestFinished(() => rm(directory, { recursive: true, force: true }))
   await symlink(join(root, 'node_modules'), join(directory, 'node_modules'))
@@ -20,11 +21,11 @@ async function lastLineOf(
   const config = `export default { cacheDir: './cache', test: { reporters: ['default', ${JSON.stringify(reporter)}] } }`
   await writeFile(join(directory, 'vitest.config.js'), config)
   const vitest = join(root, 'node_modules/vitest/vitest.mjs')
-  const args = [vitest, 'run', '--root', directory, '--configLoader', 'runner']
+  const args = [vitest, 'run', '--root', directory, '--configLoader', 'runner', ...more]
   return new Promise((done) => {
     const options = { cwd: directory, env: { ...process.env, CI: '1', NO_COLOR: '1' } }
     execFile(process.execPath, args, options, (_error, stdout) => {
-      done(stdout.trimEnd().split('\n').at(-1))
+      done(stdout.trimEnd().split('\n'))
     })
   })
 }
@@ -55,6 +56,20 @@ it.concurrent.for(cases)(
   'a run that %s says so in its last line, alone',
   async ([, text, line], test) => {
     const whole = `import { beforeAll, it } from 'vitest'\nvoid beforeAll\n${text}\n`
-    expect(await lastLineOf(whole, test)).toBe(line)
+    expect((await linesOf(whole, test)).at(-1)).toBe(line)
   },
 )
+
+it('a run whose test passes only when tried again names it, and counts it as passed', async (test) => {
+  const text = `
+    import { describe, it } from 'vitest'
+    let tries = 0
+    describe('one', () => it('of two', () => { if (++tries === 1) throw new Error('no') }))
+    it('other', () => {})`
+  const lines = await linesOf(text, test, '--retry=1')
+  expect(lines.slice(-2)).toEqual([
+    'passed only when tried again: some.test.js > one > of two',
+    '2 passed, 0 failed',
+  ])
+  expect((await linesOf(text, test)).at(-1)).toBe('1 passed, 1 failed')
+})
