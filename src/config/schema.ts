@@ -136,7 +136,9 @@ export const configFileSchema = z.strictObject({
   listen,
   data_dir: text()
     .default('./.onbehalf')
-    .describe("Of the embedded database. A relative path starts at the file's directory."),
+    .describe(
+      "Of the embedded database, the activity spool and the refresh journal. A relative path starts at the file's directory.",
+    ),
   database,
   encryption,
   identity: identitySchema,
@@ -148,7 +150,7 @@ export const configFileSchema = z.strictObject({
   allowed_origins: z
     .array(origin())
     .default([])
-    .describe('Origins of browser clients of the gateway. Not available yet.'),
+    .describe('Origins whose pages may call the gateway from a browser, besides public_url.'),
   audit,
   authorization_server: authorizationServer,
 })
