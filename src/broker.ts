@@ -22,7 +22,7 @@ export type Broker = {
 
 const longestGraceMs = 10_000
 
-/** What is fixed by the contract, and shorter in tests. */
+/** What is promised and no setting, and shorter in tests. */
 export type BrokerTimings = { readonly freshForMs?: number; readonly graceMs?: number }
 
 /**

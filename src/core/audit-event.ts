@@ -95,7 +95,7 @@ export type AuditDetails = {
   readonly identity?: 'token' | 'asserted'
 }
 
-/** An operation before it has an id: what callers of `Audit` say. */
+/** An operation before it has an id: what callers of `AuditSink` say. */
 export type AuditRecord = Omit<
   AuditEvent,
   'id' | 'occurredAt' | 'type' | 'durationMs' | 'details'

@@ -21,10 +21,10 @@ export interface Metrics {
   countRecords(sink: AuditSink): AuditSink
   /** Counts requests to token endpoints by upstream and result. */
   countTokenRequests(method: AcquisitionMethod): AcquisitionMethod
-  /** Counts an answer to a refresh that the journal could not keep. */
-  countJournalFailure(): void
   /** The same for the codes that connecting redeems. */
   countCodes(client: AuthorizationClient): AuthorizationClient
+  /** Counts an answer to a refresh that the journal could not keep. */
+  countJournalFailure(): void
 }
 
 export function createMetrics(ports: { readonly auditStats: () => AuditStats }): Metrics {
@@ -164,11 +164,11 @@ export function createMetrics(ports: { readonly auditStats: () => AuditStats }):
         revoke: (upstream, token, hint) => method.revoke(upstream, token, hint),
       }
     },
-    countJournalFailure: () => journalFailures.inc(),
     countCodes: (client) => ({
       request: (upstream, asked) => client.request(upstream, asked),
       redeem: (upstream, asked) => counted(upstream.name, () => client.redeem(upstream, asked)),
       host: (upstream) => client.host(upstream),
     }),
+    countJournalFailure: () => journalFailures.inc(),
   }
 }

@@ -2,7 +2,7 @@ import { activityColumns } from '../core/ports/activity-batches.ts'
 
 /*
  * Records as text, written by the database: that takes it no longer than sending their fields, and nothing of them is parsed or
- * built here. Expressions over a row of `activity` with its time as `exactly`. `http/routes/activity.ts` writes the same JSON.
+ * built here. Expressions over a row of `activity` with its time as `exactly`. `http/activity-json.ts` writes the same JSON.
  */
 
 /** RFC 3339 in UTC with all six digits. */
@@ -13,15 +13,31 @@ const time = `left(exactly, 23) || 'Z'`
 /** The fields of a type are always there, null without a value. */
 const details = `CASE type WHEN 'credential_broker' THEN jsonb_build_object('identity', details -> 'identity') ELSE details END`
 
+const json = (value: string) => `coalesce(to_json(${value})::text, 'null')`
+
+/** An object of members that are JSON already. One that is built and then turned into text, as by `row_to_json`, takes a fifth longer. */
+function jsonObject(members: Readonly<Record<string, string>>): string {
+  const texts = Object.entries(members).map(([name, text]) => `"${name}":' || ${text}`)
+  return `'{${texts.join(` || ',`)} || '}'`
+}
+
 /** One JSON object and a line feed. */
-export const jsonLine = `(
-  SELECT row_to_json(line)::text FROM (
-    SELECT id, ${time} AS occurred_at, request_id, type, user_id, issuer,
-      (SELECT actor FROM (SELECT actor_kind AS kind, actor_id AS id) AS actor) AS actor,
-      upstream, action, method, outcome, reason, duration_ms,
-      ${details} AS details
-  ) AS line
-) || E'\\n'`
+export const jsonLine = `${jsonObject({
+  id: json('id'),
+  occurred_at: json(time),
+  request_id: json('request_id'),
+  type: json('type'),
+  user_id: json('user_id'),
+  issuer: json('issuer'),
+  actor: jsonObject({ kind: json('actor_kind'), id: json('actor_id') }),
+  upstream: json('upstream'),
+  action: json('action'),
+  method: json('method'),
+  outcome: json('outcome'),
+  reason: json('reason'),
+  duration_ms: json('duration_ms'),
+  details: json(details),
+})} || E'\\n'`
 
 export const csvHead = `${activityColumns.join(',')}\r\n`
 

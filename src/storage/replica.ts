@@ -23,7 +23,7 @@ export type Replica = Replicas & {
   leave(): Promise<void>
 }
 
-/** Contract section 4. */
+/** Promised to operators: a replica that cannot hear of a disconnect serves nothing from memory after this (docs/security.md). */
 const defaultFreshForMs = 10_000
 const beatsWhileFresh = 10
 /** Two clocks never run quite alike: this process stops a little before the others stop waiting for it. */

@@ -4,8 +4,7 @@ import type { ConnectionReason, ConnectionStatus } from '../credential.ts'
 import type { Secret } from '../secret.ts'
 import type { MethodName, Upstream } from '../upstream.ts'
 
-/** What the rooms that face callers (http, pages, later gateway) use of the core. */
-
+/** What the rooms that face callers (`http`, `gateway`) ask on every call. */
 export interface CredentialResolver {
   /**
    * Gives the credential to inject for this person and leaves the one record of the call. Answers without a promise where

@@ -73,7 +73,7 @@ export interface CredentialStore {
 
   list(person: PersonId): Promise<readonly StoredConnection[]>
 
-  /** Stores a first or replacing credential (connect, exchange): generation + 1, lease and failures cleared. */
+  /** Stores a first or replacing credential (connect, exchange) under a generation of its own; lease and failures are cleared. */
   put(key: CredentialKey, credential: NewCredential): Promise<Credential>
 
   /**
