@@ -69,6 +69,9 @@ export async function startServer(options: {
     // Nothing of an answer that cannot be written may end the process.
     listener(incoming, outgoing).catch(() => outgoing.destroy())
   })
+  // Node leaves out what comes behind a thousand: a second `Authorization` would be there, and nobody of us would see it. How many
+  // there can be is a matter of the size of the head.
+  server.maxHeadersCount = 0
   server.on('connection', (socket) => {
     silent.add(socket)
     socket.once('close', () => silent.delete(socket))

@@ -102,6 +102,8 @@ describe('/proxy on a socket', () => {
     ['bearers', 'Authorization: Bearer x'],
     ['media types', 'Content-Type: a/b\r\nContent-Type: c/d'],
     ['origins', 'Origin: https://client.example.com\r\nOrigin: https://evil.example'],
+    // A parser that counts heads, and stops at a thousand, would see one.
+    ['bearers with a thousand headers between', `${'a:\r\n'.repeat(1100)}Authorization: Bearer x`],
   ])('P2: two %s are refused', async (_what, line) => {
     const answer = await send(head('POST /proxy/reports/x', ada, line, 'Connection: close'))
     expect(statusesIn(answer)).toEqual([400])
