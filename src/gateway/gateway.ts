@@ -48,7 +48,10 @@ export function createGateway(ports: {
   readonly sessionRecords: GatewaySessionRecords
   readonly sessionMemory: SessionMemory
   readonly upstreamServers: UpstreamServerRecords
+  /** Of what is stored. */
   readonly sealer: Sealer
+  /** Of what callers carry. */
+  readonly requestStateSealer: Sealer
   readonly notices: Notices
   readonly replicas: Pick<Replicas, 'caughtUp' | 'isFresh'>
   readonly clock: Clock
@@ -108,7 +111,7 @@ export function createGateway(ports: {
     resolver,
     forwarder,
     knownServers,
-    requestStates: createRequestStates({ sealer, clock }),
+    requestStates: createRequestStates({ sealer: ports.requestStateSealer, clock }),
     connectionWait,
     listen: createListenStream({ forwarder, knownServers, heldStreams }),
     stepUpLinks,

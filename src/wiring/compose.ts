@@ -296,6 +296,8 @@ export function compose(options: {
     sessionMemory,
     upstreamServers: createUpstreamServerRecords(databases.calls),
     sealer,
+    // Callers write what they like in the place of one: what it names is no word of a missing key.
+    requestStateSealer: createEnvelope(keyring),
     notices: databases.notices,
     replicas: databases.replica,
     clock,

@@ -326,6 +326,15 @@ describe('/mcp, with what no SDK sends', () => {
       }
     })
 
+    it('that names an encryption key is no news of a missing one, and its words are in no log', async () => {
+      const id = Buffer.from('said.by-a.caller')
+      const like = Buffer.concat([Buffer.of(0xb7, 1, id.length), id, Buffer.alloc(80)])
+      const state = `onbehalf.${like.toString('base64url')}`
+      expect((await retry({ person: 'grace', state })).status).toBe(200)
+      const told = broker.logged.filter((line) => /encryption_key_missing|said\.by/.test(line))
+      expect(told).toEqual([])
+    })
+
     it('for another upstream does not fit', async () => {
       const state = await stateOf(tool(), 'ada')
       const params = {
