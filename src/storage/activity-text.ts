@@ -10,12 +10,13 @@ export const exactTime = `to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"
 
 const time = `left(exactly, 23) || 'Z'`
 
-/** The fields of a type are always there, null without a value. */
-const details = `CASE type WHEN 'credential_broker' THEN jsonb_build_object('identity', details -> 'identity') ELSE details END`
+const orNull = (json: string) => `coalesce(${json}, 'null')`
+const jsonText = (column: string) => orNull(`to_json(${column})::text`)
 
-const json = (value: string) => `coalesce(to_json(${value})::text, 'null')`
+/** As JSON. The fields of a type are always there, null without a value. */
+const details = `CASE type WHEN 'credential_broker' THEN '{"identity": ' || ${orNull(`(details -> 'identity')::text`)} || '}' ELSE details::text END`
 
-/** An object of members that are JSON already. One that is built and then turned into text, as by `row_to_json`, takes a fifth longer. */
+/** An object of members that are JSON already. One that is built and then turned into text, as by `row_to_json`, takes a tenth longer. */
 function jsonObject(members: Readonly<Record<string, string>>): string {
   const texts = Object.entries(members).map(([name, text]) => `"${name}":' || ${text}`)
   return `'{${texts.join(` || ',`)} || '}'`
@@ -23,20 +24,20 @@ function jsonObject(members: Readonly<Record<string, string>>): string {
 
 /** One JSON object and a line feed. */
 export const jsonLine = `${jsonObject({
-  id: json('id'),
-  occurred_at: json(time),
-  request_id: json('request_id'),
-  type: json('type'),
-  user_id: json('user_id'),
-  issuer: json('issuer'),
-  actor: jsonObject({ kind: json('actor_kind'), id: json('actor_id') }),
-  upstream: json('upstream'),
-  action: json('action'),
-  method: json('method'),
-  outcome: json('outcome'),
-  reason: json('reason'),
-  duration_ms: json('duration_ms'),
-  details: json(details),
+  id: `'"' || id || '"'`,
+  occurred_at: `'"' || ${time} || '"'`,
+  request_id: orNull(`'"' || request_id || '"'`),
+  type: jsonText('type'),
+  user_id: jsonText('user_id'),
+  issuer: jsonText('issuer'),
+  actor: jsonObject({ kind: jsonText('actor_kind'), id: jsonText('actor_id') }),
+  upstream: jsonText('upstream'),
+  action: jsonText('action'),
+  method: jsonText('method'),
+  outcome: jsonText('outcome'),
+  reason: jsonText('reason'),
+  duration_ms: orNull('duration_ms::text'),
+  details: orNull(details),
 })} || E'\\n'`
 
 export const csvHead = `${activityColumns.join(',')}\r\n`
@@ -60,7 +61,7 @@ const csvCells = activityColumns.map((column) => {
   if (column === 'occurred_at') return time
   if (column === 'id' || column === 'request_id' || column === 'duration_ms')
     return `${column}::text`
-  if (column === 'details') return `'"' || replace((${details})::text, '"', '""') || '"'`
+  if (column === 'details') return `'"' || replace(${details}, '"', '""') || '"'`
   return csvCell(column)
 })
 
