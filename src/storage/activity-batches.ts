@@ -1,4 +1,3 @@
-import { isBrokerError } from '../core/errors.ts'
 import {
   type ActivityBatches,
   type ActivityColumn,
@@ -6,7 +5,7 @@ import {
   type WriterHead,
 } from '../core/ports/activity-batches.ts'
 import type { Database } from './database.ts'
-import { StorageFault } from './storage-fault.ts'
+import { faultCodeOf } from './storage-fault.ts'
 
 const columnTypes: Readonly<Record<ActivityColumn, string>> = {
   id: 'uuid',
@@ -99,7 +98,7 @@ export function createActivityBatches(database: Database): ActivityBatches {
         const rows = await run(() => sql.unsafe(appendBatch, values, { prepare: true }))
         return rows.length === 0 ? 'moved' : 'stored'
       } catch (error) {
-        const code = codeOf(error)
+        const code = faultCodeOf(error) ?? ''
         if (code === '23505') return 'known'
         // A value cannot be read, a constraint, too long for an index: as wrong the next time.
         if (/^(?:22|23|54)/.test(code)) return 'refused'
@@ -107,9 +106,4 @@ export function createActivityBatches(database: Database): ActivityBatches {
       }
     },
   }
-}
-
-function codeOf(error: unknown): string {
-  if (!isBrokerError(error, 'storage_unavailable')) return ''
-  return error.cause instanceof StorageFault ? (error.cause.code ?? '') : ''
 }

@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { isBrokerError } from '../core/errors.ts'
 import type { ActivityPartitions } from '../core/ports/activity-partitions.ts'
 import type { Database } from './database.ts'
-import { StorageFault } from './storage-fault.ts'
+import { faultCodeOf } from './storage-fault.ts'
 
 /** How many weeks have their partition before they begin, this one included. */
 const weeksAhead = 3
@@ -172,14 +171,11 @@ async function withShortLocks(database: Database, statement: string): Promise<bo
       await database.run(() => database.sql.unsafe(statement))
       return true
     } catch (error) {
-      if (!isLockTimeout(error)) throw error
+      if (faultCodeOf(error) !== LOCK_NOT_AVAILABLE) throw error
     }
     await sleep(lockPauseMs * (0.5 + Math.random()))
   }
   return false
 }
 
-function isLockTimeout(error: unknown): boolean {
-  const cause = isBrokerError(error, 'storage_unavailable') ? error.cause : undefined
-  return cause instanceof StorageFault && cause.code === '55P03'
-}
+const LOCK_NOT_AVAILABLE = '55P03'

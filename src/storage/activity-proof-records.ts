@@ -1,10 +1,9 @@
 import { asc, gt } from 'drizzle-orm'
-import { isBrokerError } from '../core/errors.ts'
 import type { ActivityProofRecords, ActivityRow } from '../core/ports/activity-proof.ts'
 import type { Database } from './database.ts'
 import { removedPartitions } from './activity-partitions.ts'
 import { activityCheckpoint, activityRemoval } from './schema/activity-proof.ts'
-import { StorageFault } from './storage-fault.ts'
+import { faultCodeOf } from './storage-fault.ts'
 
 /** Everything is asked in pages, each well within the time that a statement may take. */
 export function createActivityProofRecords(database: Database): ActivityProofRecords {
@@ -122,9 +121,9 @@ export function createActivityProofRecords(database: Database): ActivityProofRec
   }
 }
 
+const UNDEFINED_TABLE = '42P01'
+
 /** A removed partition is dropped while others read it. */
 function unlessGone(error: unknown): undefined {
-  const cause = isBrokerError(error, 'storage_unavailable') ? error.cause : undefined
-  if (cause instanceof StorageFault && cause.code === '42P01') return undefined
-  throw error
+  if (faultCodeOf(error) !== UNDEFINED_TABLE) throw error
 }

@@ -5,7 +5,6 @@ import type {
   ActivityReports,
 } from '../core/ports/activity-reports.ts'
 import { randomUUID } from 'node:crypto'
-import { isBrokerError } from '../core/errors.ts'
 import {
   isUncommon,
   kindOfRecord,
@@ -16,7 +15,7 @@ import {
 import { before, exactly, spanOf, weekOf } from './activity-span.ts'
 import { csvHead, csvLine, exactTime, jsonLine } from './activity-text.ts'
 import type { Database } from './database.ts'
-import { StorageFault } from './storage-fault.ts'
+import { faultCodeOf } from './storage-fault.ts'
 
 /** Nothing is planned ahead here: what these go over differs by millions of records. */
 export const reportSettings = { plan_cache_mode: 'force_custom_plan', jit: 'off' } as const
@@ -70,7 +69,7 @@ export function createActivityReports(database: Database): ActivityReports {
           count: row.count,
         }))
       } catch (error) {
-        if (wasCanceled(error)) return 'too_long'
+        if (faultCodeOf(error) === QUERY_CANCELED) return 'too_long'
         throw error
       }
     },
@@ -239,9 +238,4 @@ function within(
     ],
     values: [...values, from, position.occurredAt, position.id],
   }
-}
-
-function wasCanceled(error: unknown): boolean {
-  if (!isBrokerError(error, 'storage_unavailable')) return false
-  return error.cause instanceof StorageFault && error.cause.code === QUERY_CANCELED
 }

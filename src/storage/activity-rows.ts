@@ -6,12 +6,12 @@ import type {
   AuditType,
 } from '../core/audit-event.ts'
 import type { Actor } from '../core/caller.ts'
+import { activityColumns } from '../core/ports/activity-batches.ts'
 import type { ActivityFilter, ActivityRecord } from '../core/ports/activity-store.ts'
 import type { MethodName } from '../core/upstream.ts'
 
 /** The columns of a record, as a SELECT of `activity` names them. */
-export const recordColumns =
-  'id, occurred_at, request_id, type, user_id, issuer, actor_kind, actor_id, upstream, action, method, outcome, reason, duration_ms, details'
+export const recordColumns = activityColumns.join(', ')
 
 export type RecordRow = {
   readonly id: string

@@ -13,6 +13,7 @@ import {
   shapeValues,
 } from './activity-rows.ts'
 import { type ActivitySpan, before, exactly, spanOf, weekOf } from './activity-span.ts'
+import { exactTime } from './activity-text.ts'
 import type { Database } from './database.ts'
 import { lastUse } from './schema/activity.ts'
 
@@ -50,7 +51,7 @@ function merge(each: string, walked: string): string {
 
 /** With the time of the last record in all six digits: a `Date` has three. */
 function shown(found: string): string {
-  return `SELECT ${recordColumns}, to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS exactly
+  return `SELECT ${recordColumns}, ${exactTime} AS exactly
     FROM (${found}) AS shown ${newestFirst}`
 }
 

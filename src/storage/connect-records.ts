@@ -1,5 +1,6 @@
 import type { CredentialKey } from '../core/credential.ts'
 import type { ConnectRecords } from '../core/ports/connect-records.ts'
+import { toBinding } from './credential-records.ts'
 import type { Database } from './database.ts'
 
 /** Ended links are kept so long that their person is told what became of them. */
@@ -203,11 +204,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
         sealedCodeVerifier: row.code_verifier,
         expectedIssuer: row.expected_issuer ?? undefined,
         issuerRequired: row.issuer_required,
-        binding: {
-          authorizationServer: row.authorization_server,
-          clientId: row.client_id,
-          resource: row.resource ?? undefined,
-        },
+        binding: toBinding(row),
       }
     },
   }

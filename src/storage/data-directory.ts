@@ -16,6 +16,7 @@ import {
 import net from 'node:net'
 import os from 'node:os'
 import { dirname, join, resolve as absolute } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { isOperatorError, OperatorError } from '../core/operator-error.ts'
 
 /** A directory that belongs to this process until it is released or the process ends, however it ends. */
@@ -195,8 +196,4 @@ async function withShortPath<T>(path: string, use: (path: string) => Promise<T>)
     await unlink(link).catch(() => {})
     await rm(short, { recursive: true, force: true })
   }
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
 }

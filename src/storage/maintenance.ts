@@ -1,7 +1,6 @@
-import { isBrokerError } from '../core/errors.ts'
 import { makePartitions } from './activity-partitions.ts'
 import type { Database } from './database.ts'
-import { StorageFault } from './storage-fault.ts'
+import { faultCodeOf } from './storage-fault.ts'
 import type { StorageLog } from './storage-log.ts'
 
 const batchRows = 1000
@@ -39,9 +38,7 @@ export async function startMaintenance(
     try {
       if ((await maintain(options)) === 'more') nextMs = soonMs
     } catch (error) {
-      const fault = isBrokerError(error) ? error.cause : error
-      const code = fault instanceof StorageFault ? fault.code : undefined
-      options.log.warn({ event: 'maintenance_failed', code: code ?? null })
+      options.log.warn({ event: 'maintenance_failed', code: faultCodeOf(error) ?? null })
       nextMs = soonMs
     }
     if (stopped) return

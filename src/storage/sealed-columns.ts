@@ -1,13 +1,5 @@
+import type { SealedTable } from '../core/ports/sealed-rows.ts'
 import type { SealingContext } from '../core/ports/sealer.ts'
-
-/**
- * Tables with sealed values. The check values of the keys themselves are not counted as use of a key, and the journal, which is a
- * file, holds its values for moments only; what goes through an MCP client ends with its ten minutes.
- */
-type SealedTable = Exclude<
-  SealingContext['table'],
-  'encryption_key' | 'refresh_journal' | 'mcp_request_state'
->
 
 /**
  * Every column that holds sealed values. What is missing here is left out when a key's use is counted, and its key can be

@@ -1,4 +1,4 @@
-import { BrokerError } from '../core/errors.ts'
+import { BrokerError, isBrokerError } from '../core/errors.ts'
 
 /**
  * What is kept of a failed statement: its kind, never its text. The errors of drizzle and postgres.js carry the bound
@@ -26,6 +26,12 @@ export function toStorageFault(error: unknown): StorageFault {
   // Class 42 speaks of our own SQL and schema only; without it a mistake in a statement could not be found.
   const text = code?.startsWith('42') === true ? `: ${root.message}` : ''
   return new StorageFault(code, `${root.name}${code === undefined ? '' : ` ${code}`}${text}`)
+}
+
+/** The code of the fault behind what `Database.run` threw; undefined where there is none. */
+export function faultCodeOf(error: unknown): string | undefined {
+  const fault = isBrokerError(error, 'storage_unavailable') ? error.cause : error
+  return fault instanceof StorageFault ? fault.code : undefined
 }
 
 /** What the driver threw, without what drizzle put around it. */

@@ -1,6 +1,9 @@
 import type { SealingContext } from './sealer.ts'
 
-/** Tables with sealed values. The check values of the keys themselves stay under their own keys. */
+/**
+ * Tables with sealed values. The check values of the keys themselves stay under their own keys. The journal, which is a file, holds
+ * its values for moments only, and what goes through an MCP client ends with its ten minutes.
+ */
 export type SealedTable = Exclude<
   SealingContext['table'],
   'encryption_key' | 'refresh_journal' | 'mcp_request_state'

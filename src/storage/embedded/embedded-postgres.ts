@@ -1,6 +1,7 @@
 import { readFile, rename, rm, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import { basename, dirname } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { isOperatorError, OperatorError } from '../../core/operator-error.ts'
 import type { Secret } from '../../core/secret.ts'
 import {
@@ -230,8 +231,4 @@ async function forgetState(paths: ClusterPaths): Promise<void> {
 /** Whether makeSocketDirectory made it: nothing else is ever removed on the word of a file. */
 function isTemporary(directory: string): boolean {
   return dirname(directory) === os.tmpdir() && /^onbehalf-[A-Za-z0-9]{6}$/.test(basename(directory))
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
 }

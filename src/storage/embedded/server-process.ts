@@ -1,6 +1,7 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { open, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { OperatorError } from '../../core/operator-error.ts'
 import type { Binaries } from './binaries.ts'
 import { type ClusterPaths, SOCKET_PORT } from './cluster.ts'
@@ -211,8 +212,4 @@ async function runsIn(cluster: string, pid: number): Promise<boolean> {
   } catch {
     return false
   }
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms))
 }
