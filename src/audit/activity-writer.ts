@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
 import { isBrokerError } from '../core/errors.ts'
 import type { ActivityBatches, WriterHead } from '../core/ports/activity-batches.ts'
+import { waitAtMost } from '../core/wait-at-most.ts'
 import { idOfLine, occurredAtOfLine } from './activity-line.ts'
 import type { WriterLog } from './audit-log.ts'
 import { chainedBatch } from './chained-batch.ts'
@@ -249,12 +250,7 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
     async stop(deadlineMs) {
       isStopping = true
       wake()
-      let timer: NodeJS.Timeout | undefined
-      const deadline = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, deadlineMs)
-      })
-      await Promise.race([running, deadline])
-      clearTimeout(timer)
+      await waitAtMost(running, deadlineMs)
       if (own !== undefined && waiting() === 0) own.reader.remove()
     },
   }

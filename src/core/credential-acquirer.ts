@@ -10,7 +10,8 @@ import type { AcquisitionMethod } from './ports/acquisition-method.ts'
 import type { Stopwatch } from './ports/clock.ts'
 import type { CredentialStore } from './ports/credential-store.ts'
 import type { SubjectTokens } from './ports/subject-tokens.ts'
-import { type Renewal, type RenewalOptions, refusalOf, unavailable } from './refresh-coordinator.ts'
+import type { Renewal, RenewalOptions } from './refresh-coordinator.ts'
+import { refusalAfter, upstreamUnavailable } from './refusals.ts'
 import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
 import type { RenewalSetback, SetbackKind } from './setback.ts'
@@ -109,7 +110,7 @@ export function createCredentialAcquirer(ports: {
       const outcome = await exchangeInTurn(exchange, { attempt, sendByMs })
       if (outcome !== 'again') return outcome
     }
-    throw unavailable(1)
+    throw upstreamUnavailable(1)
   }
 
   /** Another is at it, or the next try is not due. Resolves when it may be claimed. */
@@ -128,10 +129,10 @@ export function createCredentialAcquirer(ports: {
         await wakeup.wait(Math.min(lookEveryMs, leasedForSeconds * 1000 + 10))
         continue
       }
-      if (blockedForSeconds !== undefined) throw unavailable(blockedForSeconds)
+      if (blockedForSeconds !== undefined) throw upstreamUnavailable(blockedForSeconds)
       if (setback === undefined) return
       if (early || waitedFor === generation || setback.failure === 'unavailable') {
-        throw refusalOf(setback)
+        throw refusalAfter(setback)
       }
       await wakeup.wait(Math.min(lookEveryMs, setback.retryInSeconds * 1000 + 10))
     }
@@ -252,7 +253,7 @@ export function createCredentialAcquirer(ports: {
         }
         const setback = pauseAfter(upstream, attempt, verdict)
         await attempts.fail(key, attempt, setback)
-        throw unavailable(setback.retryInSeconds, failure)
+        throw upstreamUnavailable(setback.retryInSeconds, failure)
       }
     }
   }

@@ -25,17 +25,14 @@ import type {
 import type { Clock } from './ports/clock.ts'
 import type { CredentialStore } from './ports/credential-store.ts'
 import type { StorageHealth } from './ports/storage-health.ts'
-import {
-  type RefreshCoordinator,
-  type Renewal,
-  type RenewalOptions,
-  unavailable,
-} from './refresh-coordinator.ts'
+import type { RefreshCoordinator, Renewal, RenewalOptions } from './refresh-coordinator.ts'
+import { upstreamUnavailable } from './refusals.ts'
 import type { ResolutionRecorder } from './resolution-recorder.ts'
 import { Secret } from './secret.ts'
 import type { ServerChanges } from './server-changes.ts'
-import { createSingleFlight, type Flight, waitAtMost } from './single-flight.ts'
+import { createSingleFlight, type Flight } from './single-flight.ts'
 import { bindingOf, isExchanged, isSameBinding, mayUseUpstream, type Upstream } from './upstream.ts'
+import { waitAtMost } from './wait-at-most.ts'
 
 /** How long an early renewal may keep a caller whose credential is still good. */
 const earlyRenewalWaitMs = 500
@@ -308,7 +305,7 @@ export function createCredentialResolver(ports: {
         throw await connectRequired(request, error, attempt)
       }
       if (flight.started) records.whenDone(request, action, flight.result)
-      throw unavailable(1)
+      throw upstreamUnavailable(1)
     }
   }
 
@@ -459,7 +456,7 @@ function settled({ remembered, asked }: Landed, action: AuditAction): Settled {
  */
 function ofThisConfiguration(renewal: Renewal, upstream: Upstream): Renewal {
   if (isSameBinding(renewal.credential.binding, bindingOf(upstream.credential))) return renewal
-  if (isExchanged(upstream)) throw unavailable(1)
+  if (isExchanged(upstream)) throw upstreamUnavailable(1)
   throw new BrokerError('connect_required', { reason: 'configuration_changed' })
 }
 

@@ -20,7 +20,7 @@ import type { ConnectFlow, ConnectStore, ConnectTicket } from './ports/connect-s
 import type { CredentialStore } from './ports/credential-store.ts'
 import type { StepUps } from './ports/step-ups.ts'
 import type { UpstreamDiscovery } from './ports/upstream-discovery.ts'
-import { unavailable } from './refresh-coordinator.ts'
+import { upstreamUnavailable } from './refusals.ts'
 import { type ConnectResult, resultAddress } from './return-to.ts'
 import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
@@ -322,7 +322,7 @@ async function asked<T>(question: () => Promise<T>): Promise<T> {
   } catch (error) {
     if (!(error instanceof AcquisitionFailure)) throw error
     throw error.verdict.kind === 'retry_at'
-      ? unavailable(error.verdict.retryAfterSeconds ?? 1, error)
+      ? upstreamUnavailable(error.verdict.retryAfterSeconds ?? 1, error)
       : new BrokerError('upstream_misconfigured', { cause: error })
   }
 }

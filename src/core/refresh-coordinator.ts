@@ -9,12 +9,13 @@ import type { Clock, Stopwatch } from './ports/clock.ts'
 import type { ClaimTerms, CredentialStore, RenewalClaim } from './ports/credential-store.ts'
 import type { JournalEntry, RefreshJournal } from './ports/refresh-journal.ts'
 import type { StorageHealth } from './ports/storage-health.ts'
+import { refusalAfter, upstreamUnavailable } from './refusals.ts'
 import { revokeTokens } from './revoke-tokens.ts'
 import type { Secret } from './secret.ts'
 import type { RenewalSetback, SetbackKind } from './setback.ts'
-import { waitAtMost } from './single-flight.ts'
 import type { TokenEndpoints } from './token-endpoints.ts'
 import { bindingOf, type CredentialBinding, isSameBinding, type Upstream } from './upstream.ts'
+import { waitAtMost } from './wait-at-most.ts'
 import type { Wakeup, Wakeups } from './wakeups.ts'
 
 /**
@@ -169,7 +170,7 @@ export function createRefreshCoordinator(ports: {
       // Renewed elsewhere since this replica last looked, and ended since.
       return renewInTurn({ ...work, current: credential })
     }
-    throw unavailable(1)
+    throw upstreamUnavailable(1)
   }
 
   function termsNow(terms: ClaimTerms): ClaimTerms {
@@ -198,11 +199,11 @@ export function createRefreshCoordinator(ports: {
         await wakeup.wait(Math.min(lookEveryMs, leasedForSeconds * 1000 + 10))
         continue
       }
-      if (blockedForSeconds !== undefined) throw unavailable(blockedForSeconds)
+      if (blockedForSeconds !== undefined) throw upstreamUnavailable(blockedForSeconds)
       if (setback !== undefined) {
         // A challenge is not in the row: whoever needs it asks again.
         const heard = waitedFor === leaseEpoch && setback.failure !== 'interaction_required'
-        if (early || heard || setback.failure === 'unavailable') throw refusalOf(setback)
+        if (early || heard || setback.failure === 'unavailable') throw refusalAfter(setback)
         await wakeup.wait(Math.min(lookEveryMs, setback.retryInSeconds * 1000 + 10))
         continue
       }
@@ -425,7 +426,7 @@ export function createRefreshCoordinator(ports: {
     })
     if (!kept) return 'look'
     if (again || overslept) return 'claim'
-    throw unavailable(Math.max(setback.retryInSeconds, heldForSeconds(work, lost)), cause)
+    throw upstreamUnavailable(Math.max(setback.retryInSeconds, heldForSeconds(work, lost)), cause)
   }
 
   /** A strict server kills the grant when a used token returns, so the old credential is used up before the one risky try. */
@@ -471,31 +472,4 @@ function isOf({ claim }: Owed, { generation }: Credential): boolean {
 
 function noPause({ failCount }: RenewalClaim) {
   return { failCount, retryInSeconds: 0 }
-}
-
-/** What those hear who waited for a try that failed, or who come before the next one is due. */
-export function refusalOf(setback: {
-  readonly failure: SetbackKind
-  readonly retryInSeconds: number
-}): BrokerError {
-  switch (setback.failure) {
-    case 'unavailable':
-      return unavailable(setback.retryInSeconds)
-    case 'misconfigured':
-      return new BrokerError('upstream_misconfigured')
-    case 'denied':
-      return new BrokerError('policy_denied')
-    case 'interaction_required':
-      return new BrokerError('connect_required', { reason: 'insufficient_scope' })
-  }
-}
-
-/** A refusal that says when to come back: whole seconds, 1 to 900. */
-export function unavailable(seconds: number, cause?: unknown): BrokerError {
-  const retryAfterSeconds = Math.min(900, Math.max(1, Math.ceil(seconds)))
-  const addressRefused =
-    cause instanceof AcquisitionFailure &&
-    cause.verdict.kind === 'retry_at' &&
-    cause.verdict.addressRefused === true
-  return new BrokerError('upstream_unavailable', { retryAfterSeconds, addressRefused, cause })
 }

@@ -1,8 +1,8 @@
 import { BrokerError, isBrokerError } from './errors.ts'
 import type { UpstreamDiscovery } from './ports/upstream-discovery.ts'
-import { unavailable } from './refresh-coordinator.ts'
-import { waitAtMost } from './single-flight.ts'
+import { upstreamUnavailable } from './refusals.ts'
 import { bindingOf, type CredentialBinding, isSameBinding, type Upstream } from './upstream.ts'
+import { waitAtMost } from './wait-at-most.ts'
 
 /**
  * What a resolution has to know of upstreams whose authorization server was found and not written: it may be another one by now,
@@ -34,7 +34,7 @@ export function createServerChanges({
   return {
     async settled(upstream, waitMs) {
       const settled = await waitAtMost(discovery.settle(upstream), waitMs)
-      if (settled === 'late') throw unavailable(1)
+      if (settled === 'late') throw upstreamUnavailable(1)
       return settled
     },
 

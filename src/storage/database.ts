@@ -2,6 +2,7 @@ import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import { isBrokerError } from '../core/errors.ts'
 import { isOperatorError } from '../core/operator-error.ts'
 import type { Secret } from '../core/secret.ts'
+import { waitAtMost } from '../core/wait-at-most.ts'
 import {
   type ConnectionSettings,
   connectPool,
@@ -123,7 +124,7 @@ export async function openDatabases<Name extends string>(options: {
   const close = async () => {
     heartbeat.stop()
     // The driver would wait for statements that it has long reported as failed, so the waiting is done here.
-    await within(CLOSE_WITHIN_MS, Promise.allSettled(running))
+    await waitAtMost(Promise.allSettled(running), CLOSE_WITHIN_MS)
     await Promise.all(opened.map((sql) => sql.end({ timeout: 0 })))
     // A server that does not answer the farewell would keep the process alive.
     setTimeout(sockets.destroyAll, FAREWELL_MS).unref()
@@ -182,13 +183,4 @@ export async function openDatabases<Name extends string>(options: {
 function wasNeverSent(error: unknown): boolean {
   const { code, severity } = rootOf(error) as { code?: unknown; severity?: unknown }
   return severity === 'FATAL' && (code === '57P01' || code === '57P02')
-}
-
-async function within(ms: number, wait: Promise<unknown>): Promise<void> {
-  let timer: NodeJS.Timeout | undefined
-  const limit = new Promise((resolve) => {
-    timer = setTimeout(resolve, ms)
-  })
-  await Promise.race([wait, limit])
-  clearTimeout(timer)
 }

@@ -3,6 +3,7 @@ import { performance } from 'node:perf_hooks'
 import type { Clock } from '../core/ports/clock.ts'
 import type { Notices } from '../core/ports/notices.ts'
 import type { ReplicaMemory, Replicas } from '../core/ports/replicas.ts'
+import { waitAtMost } from '../core/wait-at-most.ts'
 import type { Sql } from './connections.ts'
 import type { Beat, Database } from './database.ts'
 import { createDatabaseClock } from './database-clock.ts'
@@ -181,7 +182,8 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
       lookAgain = false
       const asked = [...waiting]
       const soonest = Math.min(...asked.map(({ giveUpAt }) => giveUpAt))
-      const outcome = await atMost(soonest - performance.now(), seenByOthers())
+      const looked = await waitAtMost(seenByOthers(), Math.max(0, soonest - performance.now()))
+      const outcome = looked === 'late' ? undefined : looked
       for (const one of asked) {
         if (outcome !== undefined) one.upTo ??= outcome.last
         const caughtUp = outcome !== undefined && (outcome.seen ?? outcome.last) >= (one.upTo ?? 0)
@@ -294,7 +296,7 @@ export function createReplica(options: { readonly freshForMs?: number } = {}): R
       if (!wasIn || database === undefined) return
       const { run, sql } = database
       // A beat that finds the row gone puts it there again.
-      await atMost(longestBeatMs, underWay)
+      await waitAtMost(underWay, longestBeatMs)
       // A database that is gone must not keep a process from stopping: the others give it up.
       await run(() => sql`DELETE FROM replica WHERE id = ${id}`).catch(() => {})
     },
@@ -305,16 +307,4 @@ type Moment = { readonly monotonicMs: number; readonly wallMs: number }
 
 function now(): Moment {
   return { monotonicMs: performance.now(), wallMs: Date.now() }
-}
-
-async function atMost<T>(ms: number, result: Promise<T>): Promise<T | undefined> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(() => resolve(undefined), Math.max(0, ms))
-  })
-  try {
-    return await Promise.race([result, late])
-  } finally {
-    clearTimeout(timer)
-  }
 }

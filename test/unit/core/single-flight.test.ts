@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { createSingleFlight, waitAtMost } from '../../../src/core/single-flight.ts'
+import { createSingleFlight } from '../../../src/core/single-flight.ts'
+import { waitAtMost } from '../../../src/core/wait-at-most.ts'
 import { deferred } from './deferred.ts'
 
 describe('a flight', () => {
