@@ -9,7 +9,7 @@ import { configJsonSchema } from './config/json-schema.ts'
 import { loadConfigFile } from './config/loader.ts'
 import { isOperatorError } from './core/operator-error.ts'
 import { setGarbageCollection } from './garbage-collection.ts'
-import { keyCheckFor, rewrapKeys } from './wiring/keys.ts'
+import { commandKeyCheck, rewrapKeys } from './wiring/keys.ts'
 import { createLog, silentLog } from './log.ts'
 import { checkEndpoint } from './oauth/endpoint-check.ts'
 import { createPersonSignIns } from './oauth/person-sign-in.ts'
@@ -91,7 +91,7 @@ function configurationOf(config: BrokerConfig, warnings: Configuration['warnings
     },
     keyStatus: () =>
       withStorage(place, silentLog, async (opened) => {
-        const check = keyCheckFor(config, opened)
+        const check = commandKeyCheck(config, opened)
         return { keys: await check.status(), problems: await check.problems() }
       }),
     verifyActivity: ({ onProgress, ...more }) =>

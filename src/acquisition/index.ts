@@ -1,8 +1,8 @@
-import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
+import type { AcquisitionMethods } from '../core/ports/acquisition-method.ts'
 import type { AuthorizationClient } from '../core/ports/authorization-client.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { HttpClient } from '../core/ports/http-client.ts'
-import type { CredentialMode, Upstream } from '../core/upstream.ts'
+import type { Upstream } from '../core/upstream.ts'
 import { createAuthorizationServers } from '../oauth/authorization-server.ts'
 import { createMetadataSource } from '../oauth/metadata.ts'
 import { createRevocations } from '../oauth/revocation.ts'
@@ -24,9 +24,7 @@ type Ports = {
 }
 
 /** Every way in which a credential comes to be, by the mode that the configuration names. */
-export function createAcquisitionMethods(
-  ports: Ports,
-): Readonly<Record<CredentialMode, AcquisitionMethod>> {
+export function createAcquisitionMethods(ports: Ports): AcquisitionMethods {
   const { servers, requests } = clientRoom(ports)
   const revocations = createRevocations({ http: ports.http, servers })
   return {

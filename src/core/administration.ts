@@ -1,6 +1,6 @@
 import { connectionState } from './connection-state.ts'
 import type { createCutOffs } from './cut-offs.ts'
-import type { AcquisitionMethod } from './ports/acquisition-method.ts'
+import type { AcquisitionMethods } from './ports/acquisition-method.ts'
 import type {
   AdministeredConnection,
   Administration,
@@ -27,7 +27,7 @@ export function createAdministration(ports: {
   readonly upstreams: ReadonlyMap<string, Upstream>
   readonly overview: OverviewRecords
   readonly credentials: Pick<CredentialStore, 'offboard'>
-  readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
+  readonly methods: AcquisitionMethods
   readonly cutOffs: Pick<ReturnType<typeof createCutOffs>, 'note'>
   readonly memory: Pick<ReplicaMemory, 'end'>
   readonly replicas: Pick<Replicas, 'caughtUp'>

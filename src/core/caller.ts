@@ -25,6 +25,9 @@ export type Service = {
 /** Who caused an operation, as the activity log names it. */
 export type Actor = { readonly kind: 'user' | 'service' | 'admin' | 'system'; readonly id: string }
 
+/** What nobody asked for is the broker's own doing. */
+export const systemActor: Actor = { kind: 'system', id: 'onbehalf' }
+
 /** One string per person. The length prefix keeps (`a:b`, `c`) and (`a`, `b:c`) apart. */
 export function personKey(person: PersonId): string {
   return `${person.issuer.length}:${person.issuer}${person.userId}`

@@ -6,10 +6,10 @@ import {
   unavailable,
   working,
 } from './connection-state.ts'
-import type { CredentialKey } from './credential.ts'
+import { credentialKeyOf } from './credential.ts'
 import { BrokerError, isBrokerError } from './errors.ts'
 import type { AcquisitionAttempts } from './ports/acquisition-attempts.ts'
-import type { AcquisitionMethod } from './ports/acquisition-method.ts'
+import type { AcquisitionMethods } from './ports/acquisition-method.ts'
 import type { ActivityStore } from './ports/activity-store.ts'
 import type { AuditSink } from './ports/audit-sink.ts'
 import type { Connections, ConnectionView } from './ports/broker-services.ts'
@@ -41,7 +41,7 @@ export function createConnections(ports: {
   readonly credentials: CredentialStore
   readonly memory: Pick<ReplicaMemory, 'end' | 'forget'>
   readonly replicas: Pick<Replicas, 'caughtUp'>
-  readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
+  readonly methods: AcquisitionMethods
   readonly subjectTokens: SubjectTokens
   readonly attempts: Pick<AcquisitionAttempts, 'failing'>
   readonly discovery: Pick<UpstreamDiscovery, 'isFailing'>
@@ -156,8 +156,7 @@ export function createConnections(ports: {
       throw new BrokerError('unknown_upstream')
     }
     audit.admit()
-    const key: CredentialKey = { issuer: person.issuer, userId: person.userId, upstream }
-    const taken = await credentials.take(key)
+    const taken = await credentials.take(credentialKeyOf(person, { name: upstream }))
     memory.end(person, upstream)
     // Before the others are waited for: what is done is done, whatever becomes of this process meanwhile.
     if (taken !== undefined) finish(options, taken)
@@ -203,23 +202,20 @@ export function createConnections(ports: {
     const { mode } = upstream.credential
     if (mode !== 'user_key') throw new BrokerError('not_connectable')
     audit.admit()
-    await credentials.put(
-      { issuer: person.issuer, userId: person.userId, upstream: upstream.name },
-      {
-        tokens: {
-          accessToken: key,
-          refreshToken: undefined,
-          expiresAt: undefined,
-          scopes: undefined,
-          account: undefined,
-        },
-        method: methodOfMode[mode],
-        scopes: [],
-        audience: undefined,
-        binding: bindingOf(upstream.credential),
-        renewed: false,
+    await credentials.put(credentialKeyOf(person, upstream), {
+      tokens: {
+        accessToken: key,
+        refreshToken: undefined,
+        expiresAt: undefined,
+        scopes: undefined,
+        account: undefined,
       },
-    )
+      method: methodOfMode[mode],
+      scopes: [],
+      audience: undefined,
+      binding: bindingOf(upstream.credential),
+      renewed: false,
+    })
     memory.forget(person, upstream.name)
     audit.record({
       requestId,

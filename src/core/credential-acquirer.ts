@@ -6,7 +6,7 @@ import { BrokerError } from './errors.ts'
 import { AcquisitionFailure, type FailureVerdict } from './failure-verdict.ts'
 import { leaseSeconds, sendWithinMs } from './lease.ts'
 import type { AcquisitionAttempt, AcquisitionAttempts } from './ports/acquisition-attempts.ts'
-import type { AcquisitionMethod } from './ports/acquisition-method.ts'
+import type { AcquisitionMethods } from './ports/acquisition-method.ts'
 import type { Stopwatch } from './ports/clock.ts'
 import type { CredentialStore } from './ports/credential-store.ts'
 import type { SubjectTokens } from './ports/subject-tokens.ts'
@@ -61,7 +61,7 @@ export function createCredentialAcquirer(ports: {
   readonly credentials: CredentialStore
   readonly attempts: AcquisitionAttempts
   readonly memory: CredentialMemory
-  readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
+  readonly methods: AcquisitionMethods
   readonly tokenEndpoints: Pick<TokenEndpoints, 'authorizationServersOf'>
   readonly subjectTokens: SubjectTokens
   readonly wakeups: Wakeups

@@ -4,6 +4,7 @@ import {
   type ConnectionReason,
   type Credential,
   type CredentialKey,
+  credentialKeyOf,
   freshnessOf,
 } from './credential.ts'
 import type { CredentialAcquirer } from './credential-acquirer.ts'
@@ -135,11 +136,7 @@ export function createCredentialResolver(ports: {
       ? asked.upstream
       : await serverChanges.settled(asked.upstream, renewalWaitMs)
     const request = isWritten ? asked : { ...asked, upstream }
-    const key: CredentialKey = {
-      issuer: person.issuer,
-      userId: person.userId,
-      upstream: upstream.name,
-    }
+    const key = credentialKeyOf(person, upstream)
     const stored = await findStored(key, request)
     if (!('credential' in stored)) return acquireFirst(key, request, stored.unusable, attempt)
     const { credential } = stored
@@ -378,11 +375,7 @@ export function createCredentialResolver(ports: {
    */
   async function renewAhead(request: ResolveRequest, generation: number): Promise<void> {
     const { person, upstream } = request
-    const key: CredentialKey = {
-      issuer: person.issuer,
-      userId: person.userId,
-      upstream: upstream.name,
-    }
+    const key = credentialKeyOf(person, upstream)
     records.admit()
     try {
       const found = await findRow(key, upstream)

@@ -5,6 +5,14 @@ import type { CredentialBinding, MethodName, UpstreamCredential } from './upstre
 /** Whose credential for what. */
 export type CredentialKey = PersonId & { readonly upstream: string }
 
+/** The key alone, whatever else is known of the person and the upstream. */
+export function credentialKeyOf(
+  { issuer, userId }: PersonId,
+  { name }: { readonly name: string },
+): CredentialKey {
+  return { issuer, userId, upstream: name }
+}
+
 /** Why a connection does not work, or why the person must connect. */
 export type ConnectionReason =
   | 'access_denied'

@@ -6,7 +6,12 @@ import {
   parseCallbackParameters,
 } from './callback-parameters.ts'
 import { connectionState } from './connection-state.ts'
-import type { Credential, CredentialKey, TokenSet } from './credential.ts'
+import {
+  type Credential,
+  type CredentialKey,
+  credentialKeyOf,
+  type TokenSet,
+} from './credential.ts'
 import { type CredentialMemory, memoryKeyOf } from './credential-memory.ts'
 import { BrokerError } from './errors.ts'
 import { AcquisitionFailure } from './failure-verdict.ts'
@@ -65,7 +70,7 @@ export function createOAuthConnector(ports: {
     if (!isConnectable(options.upstream)) throw new BrokerError('not_connectable')
     const upstream = await discovery.settle(options.upstream)
     const { ticket, expiresAt } = await connects.issueTicket({
-      ...keyOf(person, upstream),
+      ...credentialKeyOf(person, upstream),
       returnTo,
       scopes: upstream.credential.scopes,
       claims: undefined,
@@ -78,7 +83,7 @@ export function createOAuthConnector(ports: {
     if (!isConnectable(options.upstream) && claims === undefined) return `${publicUrl}/connections`
     const upstream = await discovery.settle(options.upstream)
     const { ticket } = await connects.offerTicket({
-      ...keyOf(person, upstream),
+      ...credentialKeyOf(person, upstream),
       scopes: scopes ?? upstream.credential.scopes,
       claims,
     })
@@ -116,7 +121,7 @@ export function createOAuthConnector(ports: {
   }
 
   async function overView(ticket: ConnectTicket, upstream: Upstream): Promise<ConnectPageView> {
-    const stored = await credentials.find(keyOf(ticket, upstream))
+    const stored = await credentials.find(credentialKeyOf(ticket, upstream))
     const connection = stored?.connection
     if (connectionState(connection, upstream, clock.now()).status === 'connected') {
       return { kind: 'already_connected', upstream }
@@ -130,7 +135,7 @@ export function createOAuthConnector(ports: {
     const upstream = await discovery.settle(written)
     if (!isConnectable(upstream)) {
       if (found.claims === undefined) throw new BrokerError('connect_link_invalid')
-      const used = await connects.useTicket(ticket, keyOf(person, upstream))
+      const used = await connects.useTicket(ticket, credentialKeyOf(person, upstream))
       if (!used) throw new BrokerError('connect_link_invalid')
       return { kind: 'sign_in', claims: found.claims, returnTo: '/connections' }
     }
@@ -139,7 +144,7 @@ export function createOAuthConnector(ports: {
       authorization.request(upstream, { redirectUri: redirectUri(upstream), scopes, claims }),
     )
     const begun = await connects.beginFlow(ticket, {
-      ...keyOf(person, upstream),
+      ...credentialKeyOf(person, upstream),
       state: request.state,
       browser,
       returnTo,
@@ -177,7 +182,7 @@ export function createOAuthConnector(ports: {
     let flow: ConnectFlow | undefined
     try {
       upstream = await discovery.settle(upstream)
-      const by = { ...keyOf(person, upstream), state: callback.state }
+      const by = { ...credentialKeyOf(person, upstream), state: callback.state }
       flow = browser === undefined ? undefined : await connects.takeFlow({ ...by, browser })
     } catch (error) {
       record(failureOf(error).reason)
@@ -213,7 +218,7 @@ export function createOAuthConnector(ports: {
   }
 
   async function redeem(flow: ConnectFlow, upstream: Upstream, code: Secret): Promise<void> {
-    const key = keyOf(flow, upstream)
+    const key = credentialKeyOf(flow, upstream)
     const attempt = await attempts.beginCode(key)
     let tokens: TokenSet
     try {
@@ -309,10 +314,6 @@ export function createOAuthConnector(ports: {
 
 function resultOf(flow: ConnectFlow, result: ConnectResult): { readonly redirectTo: string } {
   return { redirectTo: resultAddress(flow.returnTo, flow.upstream, result) }
-}
-
-function keyOf(person: { issuer: string; userId: string }, upstream: Upstream): CredentialKey {
-  return { issuer: person.issuer, userId: person.userId, upstream: upstream.name }
 }
 
 /** Asks the authorization server before the browser goes there; what it cannot say is a refusal in our words. */

@@ -4,7 +4,7 @@ import { type CredentialMemory, memoryKeyOf, remember } from './credential-memor
 import { BrokerError, isBrokerError } from './errors.ts'
 import { AcquisitionFailure, type FailureVerdict } from './failure-verdict.ts'
 import { leaseSeconds, sendWithinMs, strictLeaseSeconds } from './lease.ts'
-import type { AcquisitionMethod } from './ports/acquisition-method.ts'
+import type { AcquisitionMethods } from './ports/acquisition-method.ts'
 import type { Clock, Stopwatch } from './ports/clock.ts'
 import type { ClaimTerms, CredentialStore, RenewalClaim } from './ports/credential-store.ts'
 import type { JournalEntry, RefreshJournal } from './ports/refresh-journal.ts'
@@ -111,7 +111,7 @@ export function createRefreshCoordinator(ports: {
   readonly upstreams: ReadonlyMap<string, Upstream>
   readonly credentials: CredentialStore
   readonly memory: CredentialMemory
-  readonly methods: Readonly<Record<Upstream['credential']['mode'], AcquisitionMethod>>
+  readonly methods: AcquisitionMethods
   readonly tokenEndpoints: Pick<TokenEndpoints, 'authorizationServersOf'>
   readonly wakeups: Wakeups
   readonly journal: RefreshJournal

@@ -1,9 +1,10 @@
 import type { AuditAction, AuditReason } from './audit-event.ts'
-import { BrokerError } from './errors.ts'
-import type { AuditSink } from './ports/audit-sink.ts'
+import { systemActor } from './caller.ts'
 import type { CredentialKey } from './credential.ts'
-import type { RefusalRecorder, ResolveRequest } from './ports/broker-services.ts'
+import { BrokerError } from './errors.ts'
 import { AcquisitionFailure } from './failure-verdict.ts'
+import type { AuditSink } from './ports/audit-sink.ts'
+import type { RefusalRecorder, ResolveRequest } from './ports/broker-services.ts'
 import type { Clock } from './ports/clock.ts'
 import { methodOfMode, type Upstream } from './upstream.ts'
 
@@ -23,7 +24,6 @@ export interface ResolutionRecorder extends RefusalRecorder {
   corrupt(request: ResolveRequest): void
 }
 
-const system = { kind: 'system', id: 'onbehalf' } as const
 const assertedDetails = { identity: 'asserted' } as const
 const tokenDetails = { identity: 'token' } as const
 
@@ -69,7 +69,7 @@ export function createResolutionRecorder(ports: {
           ...subjectOf(request),
           // An operation of its own: the call has left its one record.
           requestId,
-          actor: system,
+          actor: systemActor,
           action,
           outcome: reason === undefined ? 'success' : 'failure',
           reason,
@@ -91,7 +91,7 @@ export function createResolutionRecorder(ports: {
         issuer,
         upstream: upstream.name,
         method: methodOfMode[upstream.credential.mode],
-        actor: system,
+        actor: systemActor,
         action: 'refresh',
         outcome: 'success',
         reason: undefined,
@@ -101,7 +101,7 @@ export function createResolutionRecorder(ports: {
       audit.record({
         ...subjectOf(request),
         type: 'administration',
-        actor: system,
+        actor: systemActor,
         action: 'credential_corrupt',
         outcome: 'failure',
         reason: 'credential_corrupt',

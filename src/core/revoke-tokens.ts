@@ -1,7 +1,7 @@
 import type { TokenSet } from './credential.ts'
-import type { AcquisitionMethod } from './ports/acquisition-method.ts'
+import type { AcquisitionMethod, AcquisitionMethods } from './ports/acquisition-method.ts'
 import type { TakenCredential } from './ports/credential-store.ts'
-import { bindingOf, type CredentialMode, type Upstream } from './upstream.ts'
+import { bindingOf, type Upstream } from './upstream.ts'
 
 /**
  * Revokes what a server gave and nobody will keep: the refresh token, else the access token. Never rejects, because a server
@@ -22,7 +22,7 @@ export async function revokeTokens(
  * the caller. A token goes to nobody but the server that gave it, which the configuration may have changed since.
  */
 export function revokeTaken(
-  methods: Readonly<Record<CredentialMode, AcquisitionMethod>>,
+  methods: AcquisitionMethods,
   upstream: Upstream,
   taken: TakenCredential,
 ): void {

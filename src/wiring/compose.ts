@@ -13,7 +13,7 @@ import { createEmbeddedResolver, type EmbeddedResolver } from '../core/embedded-
 import { createLineLimit } from '../core/line-limit.ts'
 import { createOAuthConnector } from '../core/oauth-connector.ts'
 import type { PolicyHook } from '../core/policy.ts'
-import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
+import type { AcquisitionMethods } from '../core/ports/acquisition-method.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { JournalRecords } from '../core/ports/journal-records.ts'
 import type { Notices } from '../core/ports/notices.ts'
@@ -25,7 +25,7 @@ import { createResolutionRecorder } from '../core/resolution-recorder.ts'
 import type { Secret } from '../core/secret.ts'
 import { createServerChanges } from '../core/server-changes.ts'
 import { createTokenEndpoints } from '../core/token-endpoints.ts'
-import type { CredentialMode, Upstream } from '../core/upstream.ts'
+import type { Upstream } from '../core/upstream.ts'
 import { waitAtMost } from '../core/wait-at-most.ts'
 import { createWakeups } from '../core/wakeups.ts'
 import { createGateway } from '../gateway/gateway.ts'
@@ -45,7 +45,7 @@ import { createCredentialStore } from '../sealing/credential-store.ts'
 import { createEnvelope } from '../sealing/envelope.ts'
 import type { KeyCheck } from '../sealing/key-check.ts'
 import { createRefreshJournal } from '../sealing/refresh-journal.ts'
-import { watchKeyring } from '../sealing/keyring.ts'
+import { createKeyring, watchKeyring } from '../sealing/keyring.ts'
 import { createWatchedSealer } from '../sealing/watched-sealer.ts'
 import { createAcquisitionAttempts } from '../storage/acquisition-attempts.ts'
 import { createConnectRecords } from '../storage/connect-records.ts'
@@ -61,8 +61,9 @@ import { type ActivityProof, createActivityProof } from './activity-proof.ts'
 import { createActivityQuestions } from './activity-questions.ts'
 import { createDiscovery } from './discovery.ts'
 import { createIdentity } from './identity.ts'
-import { keyCheckOf, keyringOf } from './keys.ts'
-import { corruptValue, createRecording, systemRequest } from './recording.ts'
+import { brokerKeyCheck } from './keys.ts'
+import { corruptValue, createRecording } from './recording.ts'
+import { systemRequest } from './system-request.ts'
 
 /** The databases that the rooms ask, so that a search or a batch never keeps a call waiting. */
 export type Databases = {
@@ -120,14 +121,14 @@ export function compose(options: {
   // The database's: replicas whose own clocks are apart agree by it on when a credential ends.
   const { clock } = databases
   const http = createHttpClient({ log: log.warn })
-  const keyring = keyringOf(config)
+  const keyring = createKeyring(config.encryptionKeys)
   const mayLog = createLineLimit({ clock })
   const watchedKeyring = watchKeyring(keyring, (key) => {
     const event = 'encryption_key_missing'
     if (mayLog(event)) log.error({ event, key: key ?? null })
   })
   const sealer = createEnvelope(watchedKeyring)
-  const keyCheck = keyCheckOf(keyring, databases.calls, databases.journal)
+  const keyCheck = brokerKeyCheck(keyring, databases.calls, databases.journal)
 
   const { databaseUrl } = databases
   const recorder = createRecording({ config, databaseUrl, clock, log })
@@ -399,9 +400,9 @@ const unheldTimer: Timer = {
 }
 
 function countedMethods(
-  methods: Readonly<Record<CredentialMode, AcquisitionMethod>>,
+  methods: AcquisitionMethods,
   metrics: ReturnType<typeof createMetrics>,
-): Readonly<Record<CredentialMode, AcquisitionMethod>> {
+): AcquisitionMethods {
   return {
     oauth_connect: metrics.countTokenRequests(methods.oauth_connect),
     token_exchange: metrics.countTokenRequests(methods.token_exchange),

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { storeRecord } from '../audit/direct-record.ts'
 import type { BrokerConfig } from '../config/broker-config.ts'
 import type { AuditReason, AuditRecord } from '../core/audit-event.ts'
+import { systemActor } from '../core/caller.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { JournalRecord, JournalRecords } from '../core/ports/journal-records.ts'
 import { auditReasonOf } from '../core/resolution-recorder.ts'
@@ -17,13 +18,8 @@ import { createEncryptionKeyRecords } from '../storage/encryption-key-records.ts
 import { readJournalFile } from '../storage/journal-file.ts'
 import { createSealedRows } from '../storage/sealed-rows.ts'
 
-/** The wiring of what broker and commands do with the encryption keys. */
-export function keyringOf(config: BrokerConfig): Keyring {
-  return createKeyring(config.encryptionKeys)
-}
-
 /** For a broker, which has opened its journal. */
-export function keyCheckOf(
+export function brokerKeyCheck(
   keyring: Keyring,
   database: Database,
   journal: Pick<JournalRecords, 'left'>,
@@ -36,9 +32,9 @@ export function keyCheckOf(
 }
 
 /** For a command, beside a broker or without one. */
-export function keyCheckFor(config: BrokerConfig, database: Database): KeyCheck {
+export function commandKeyCheck(config: BrokerConfig, database: Database): KeyCheck {
   return createKeyCheck({
-    keyring: keyringOf(config),
+    keyring: createKeyring(config.encryptionKeys),
     records: createEncryptionKeyRecords(database),
     journal: async () => sealedOf(await readJournalFile(config.dataDir)),
   })
@@ -59,8 +55,8 @@ export async function rewrapKeys(options: {
   readonly onProgress: (rows: number, rowsToMove: number) => void
 }): Promise<RewrapReport & { readonly recorded: boolean }> {
   const { config, database, signal, onProgress } = options
-  const keyring = keyringOf(config)
-  await keyCheckFor(config, database).verify()
+  const keyring = createKeyring(config.encryptionKeys)
+  await commandKeyCheck(config, database).verify()
   const rewrap = createKeyRewrap({
     keyring,
     sealer: createEnvelope(keyring),
@@ -94,7 +90,7 @@ function startRecord(database: Database) {
       requestId: randomUUID(),
       startedAt,
       type: 'administration',
-      actor: { kind: 'system', id: 'onbehalf' },
+      actor: systemActor,
       userId: undefined,
       issuer: undefined,
       upstream: undefined,

@@ -4,12 +4,10 @@ import { type AuditRecorder, createAuditRecorder } from '../audit/recorder.ts'
 import { uuidV7 } from '../audit/uuid-v7.ts'
 import type { BrokerConfig } from '../config/broker-config.ts'
 import type { AuditRecord } from '../core/audit-event.ts'
-import type { CredentialKey } from '../core/credential.ts'
-import type { ResolveRequest } from '../core/ports/broker-services.ts'
+import { systemActor } from '../core/caller.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { SealingContext } from '../core/ports/sealer.ts'
 import type { Secret } from '../core/secret.ts'
-import type { Upstream } from '../core/upstream.ts'
 import type { BrokerLog } from '../log.ts'
 import { startWriter } from './writer.ts'
 
@@ -35,32 +33,13 @@ export function createRecording(options: {
   })
 }
 
-/** A renewal that nobody called for. */
-export function systemRequest(
-  key: CredentialKey,
-  upstream: Upstream,
-  startedAt: Date,
-): ResolveRequest {
-  const { issuer, userId } = key
-  return {
-    person: { issuer, userId, email: undefined, roles: [], admin: false, identity: 'token' },
-    subjectToken: undefined,
-    service: undefined,
-    actor: { kind: 'system', id: 'onbehalf' },
-    upstream,
-    rejected: undefined,
-    requestId: randomUUID(),
-    startedAt,
-  }
-}
-
 /** The operator's record of a stored value that does not open. */
 export function corruptValue(context: SealingContext, now: Date): AuditRecord {
   return {
     type: 'administration',
     requestId: randomUUID(),
     startedAt: now,
-    actor: { kind: 'system', id: 'onbehalf' },
+    actor: systemActor,
     userId: 'userId' in context ? context.userId : undefined,
     issuer: 'userId' in context ? context.issuer : undefined,
     upstream: 'upstream' in context ? context.upstream : undefined,

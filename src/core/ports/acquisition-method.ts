@@ -1,6 +1,6 @@
 import type { TokenSet } from '../credential.ts'
 import type { Secret } from '../secret.ts'
-import type { MethodName, Upstream } from '../upstream.ts'
+import type { CredentialMode, MethodName, Upstream } from '../upstream.ts'
 
 /** What whoever asks a server wants to have a say in while it is asked. */
 export type TokenRequestWatch = {
@@ -34,3 +34,6 @@ export interface AcquisitionMethod {
   /** Revokes a token (RFC 7009) where the server has an endpoint for it; resolves without doing anything where not. */
   revoke(upstream: Upstream, token: Secret, hint: 'refresh_token' | 'access_token'): Promise<void>
 }
+
+/** One for every mode that the configuration can name. */
+export type AcquisitionMethods = Readonly<Record<CredentialMode, AcquisitionMethod>>

@@ -1,5 +1,5 @@
 import type { Actor, PersonId } from '../caller.ts'
-import type { ConnectionStatus } from '../credential.ts'
+import type { ConnectionStatus, CredentialKey } from '../credential.ts'
 import type { Upstream } from '../upstream.ts'
 import type { ConnectionView } from './broker-services.ts'
 import type { StoredConnection } from './credential-store.ts'
@@ -68,7 +68,7 @@ export interface OverviewRecords {
   /** Sorted by issuer, person and upstream, from after a key on, so many at most. */
   connections(
     filter: Pick<ConnectionFilter, 'userId' | 'upstream'>,
-    after: (PersonId & { readonly upstream: string }) | undefined,
+    after: CredentialKey | undefined,
     limit: number,
   ): Promise<readonly OverviewRow[]>
 

@@ -1,4 +1,3 @@
-import type { PersonId } from '../caller.ts'
 import type { CredentialKey } from '../credential.ts'
 import type { Secret } from '../secret.ts'
 import type { CredentialBinding } from '../upstream.ts'
@@ -58,8 +57,7 @@ export type NewTicket = CredentialKey & {
   readonly claims: Secret | undefined
 }
 
-export type NewFlow = PersonId & {
-  readonly upstream: string
+export type NewFlow = CredentialKey & {
   readonly state: string
   /** The random value of the browser's cookie. */
   readonly browser: string
@@ -71,8 +69,7 @@ export type NewFlow = PersonId & {
   readonly binding: CredentialBinding
 }
 
-export type FlowProof = PersonId & {
+export type FlowProof = CredentialKey & {
   readonly state: string
   readonly browser: string
-  readonly upstream: string
 }
