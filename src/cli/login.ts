@@ -1,4 +1,5 @@
 import * as z from 'zod'
+import { isScopeToken } from '../core/scope-token.ts'
 import { type PersonSession, type SignInFault, SignInFailure } from '../oauth/person-sign-in.ts'
 import { baseOf, brokerUrl, urlOption } from './bearer.ts'
 import { brokerApi } from './broker-api.ts'
@@ -109,8 +110,7 @@ function readPort({ options }: CommandContext): number {
 function readScopes({ options }: CommandContext): readonly string[] | undefined {
   if (!options.has('scope')) return undefined
   const scopes = options.values('scope').flatMap((value) => value.split(/[ ,]+/))
-  // RFC 6749 §3.3.
-  if (scopes.every((scope) => /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(scope))) return scopes
+  if (scopes.every(isScopeToken)) return scopes
   throw new UsageError('--scope must be one or more scopes, such as "openid offline_access".')
 }
 

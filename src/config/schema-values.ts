@@ -1,5 +1,6 @@
 import * as z from 'zod'
 import { namesLoopback } from '../core/loopback-url.ts'
+import { isScopeToken } from '../core/scope-token.ts'
 import { Secret } from '../core/secret.ts'
 
 /*
@@ -89,10 +90,7 @@ export function oneOrMany<Item extends z.ZodType<string, string>>(item: Item) {
 export function scope() {
   return z
     .string()
-    .refine(
-      (value) => /^[\x21\x23-\x5b\x5d-\x7e]+$/.test(value),
-      'must be one scope without spaces; several go into a list',
-    )
+    .refine(isScopeToken, 'must be one scope without spaces; several go into a list')
     .meta({ standIn: 'x' })
 }
 

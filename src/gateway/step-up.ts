@@ -2,6 +2,7 @@ import type { ConnectionView, Connections, OAuthConnector } from '../core/ports/
 import type { GatewayCall } from '../core/ports/gateway.ts'
 import type { StepUps } from '../core/ports/step-ups.ts'
 import type { UpstreamAnswerHead } from '../core/ports/upstream-client.ts'
+import { isScopeToken } from '../core/scope-token.ts'
 import { isConnectable, type Upstream } from '../core/upstream.ts'
 
 /** A link with which the person gives an upstream more than it has. */
@@ -54,7 +55,6 @@ function wanted(
   ].toSorted()
 }
 
-const scopeToken = /^[\x21\x23-\x5b\x5d-\x7e]+$/
 const longestScope = 200
 const mostScopes = 50
 
@@ -68,6 +68,6 @@ export function challengedScopes({
   if (!/^bearer\b/i.test(challenge)) return undefined
   if (!/[\s,]error="?insufficient_scope"?(?:[\s,]|$)/i.test(challenge)) return undefined
   const named = /[\s,]scope="([^"]*)"/i.exec(challenge)?.[1] ?? ''
-  const scopes = named.split(' ').filter((scope) => scopeToken.test(scope))
+  const scopes = named.split(' ').filter(isScopeToken)
   return scopes.filter((scope) => scope.length <= longestScope).slice(0, mostScopes)
 }

@@ -1,3 +1,5 @@
+import { isScopeToken } from '../core/scope-token.ts'
+
 /** What a server says to whoever comes without a token (RFC 6750 §3, RFC 9728 §5.1). */
 export type BearerChallenge = {
   readonly resourceMetadata: string | undefined
@@ -34,9 +36,10 @@ export function readBearerChallenge(header: string | undefined): BearerChallenge
 }
 
 const maxScopes = 100
+const longestScope = 256
 
 /** Scopes that may be asked for (RFC 6749 §3.3); what is none is left out. Undefined where none is left. */
 export function readScopes(values: readonly string[]): readonly string[] | undefined {
-  const scopes = values.filter((value) => /^[\x21\x23-\x5b\x5d-\x7e]{1,256}$/.test(value))
+  const scopes = values.filter((value) => isScopeToken(value) && value.length <= longestScope)
   return scopes.length === 0 ? undefined : [...new Set(scopes)].slice(0, maxScopes)
 }

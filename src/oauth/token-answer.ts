@@ -1,6 +1,7 @@
 import * as z from 'zod'
 import type { TokenSet } from '../core/credential.ts'
 import type { OutboundResponse } from '../core/ports/http-client.ts'
+import { isScopeToken } from '../core/scope-token.ts'
 import { Secret } from '../core/secret.ts'
 import { accountOfIdToken, displayName } from './account.ts'
 
@@ -177,7 +178,9 @@ function scopesOf(value: unknown): readonly string[] | undefined {
     : undefined
 }
 
-/** RFC 6749 §3.3, and short enough to be shown. */
+const longestScope = 256
+
+/** Short enough to be shown, too. */
 function isScope(scope: unknown): scope is string {
-  return typeof scope === 'string' && /^[\x21\x23-\x5b\x5d-\x7e]{1,256}$/.test(scope)
+  return typeof scope === 'string' && isScopeToken(scope) && scope.length <= longestScope
 }
