@@ -1,20 +1,10 @@
-import type { ActivityRow, ChainHead } from '../core/ports/activity-proof.ts'
+import type { ActivityFindingKind, ActivityRow, ChainHead } from '../core/ports/activity-proof.ts'
 import { type ChainedRecord, chainHash, genesisHash, lineOfRecord } from './chain.ts'
 import { explain, type Suspect } from './chain-suspects.ts'
 
-export const findingKinds = [
-  'edited',
-  'removed',
-  'inserted',
-  'reordered',
-  'tail_cut',
-  'writer_missing',
-] as const
-export type FindingKind = (typeof findingKinds)[number]
-
 /** One thing that is wrong: in the records `seq` to `through` of a writer. */
 export type Finding = {
-  readonly kind: FindingKind
+  readonly kind: ActivityFindingKind
   readonly writer: string
   readonly seq: number
   readonly through: number
@@ -321,7 +311,7 @@ function linkOf(row: ChainedRow, seq: number, previous: Buffer): Buffer {
   return chainHash(previous, lineOfRecord(record))
 }
 
-function findingOf(kind: FindingKind, writer: string, seq: number): Finding {
+function findingOf(kind: ActivityFindingKind, writer: string, seq: number): Finding {
   return { kind, writer, seq, through: seq }
 }
 

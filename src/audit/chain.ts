@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto'
 import type { ActivityLine } from '../core/ports/activity-batches.ts'
+import type { ActivityRow } from '../core/ports/activity-proof.ts'
 
 /**
  * The proof over the records of one writer: `hash_n = SHA-256(hash_{n-1} ‖ line_n)`, the line in UTF-8, 32 zero bytes before the
@@ -23,24 +24,8 @@ export function chainHash(previous: Buffer, line: string): Buffer {
   return hash('sha256', scratch.subarray(0, genesisHash.length + length), 'buffer')
 }
 
-/** A record of the table with what the chain adds, as exact as the table has it. */
-export type ChainedRecord = {
-  readonly id: string
-  /** RFC 3339 in UTC with all six digits: `to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')`. */
-  readonly occurredAt: string
-  readonly requestId: string
-  readonly type: string
-  readonly userId: string | null
-  readonly issuer: string | null
-  readonly actorKind: string
-  readonly actorId: string
-  readonly upstream: string | null
-  readonly action: string
-  readonly method: string
-  readonly outcome: string
-  readonly reason: string | null
-  readonly durationMs: number
-  readonly details: unknown
+/** A row of the table that stands in a chain. */
+export type ChainedRecord = Omit<ActivityRow, 'writer' | 'seq' | 'hash'> & {
   readonly writer: string
   readonly seq: number
 }

@@ -1,6 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ActivityPartitions } from '../core/ports/activity-partitions.ts'
-import type { ActivityProofRecords, ActivityRemoval } from '../core/ports/activity-proof.ts'
+import type {
+  ActivityProofRecords,
+  ActivityRemoval,
+  ActivityRow,
+} from '../core/ports/activity-proof.ts'
 import type { ActivitySigner } from '../core/ports/activity-signer.ts'
 import type { TaskLeases } from '../core/ports/task-leases.ts'
 import { createChainVerifier } from './chain-verifier.ts'
@@ -134,7 +138,7 @@ async function eachRow(
   ports: RetentionPorts,
   table: string,
   signal: AbortSignal,
-  use: (row: Parameters<ReturnType<typeof createChainVerifier>['add']>[0]) => void,
+  use: (row: ActivityRow) => void,
 ): Promise<void> {
   for await (const page of rowPages(ports.records, table)) {
     page.forEach(use)

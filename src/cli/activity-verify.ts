@@ -3,7 +3,11 @@ import { createReadStream } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { resolve } from 'node:path'
 import * as z from 'zod'
-import type { ActivityFinding, ActivityVerdict } from '../core/ports/activity-proof.ts'
+import {
+  type ActivityFinding,
+  activityFindingKinds,
+  type ActivityVerdict,
+} from '../core/ports/activity-proof.ts'
 import { apiOptions } from './bearer.ts'
 import { openBrokerApi } from './broker-api.ts'
 import { CommandFailure, UsageError } from './cli-error.ts'
@@ -17,17 +21,8 @@ import { printable, printableJson, renderCsv } from './terminal-text.ts'
 const formats = ['table', 'json', 'ndjson', 'csv'] as const
 type Format = (typeof formats)[number]
 
-const kinds = [
-  'edited',
-  'removed',
-  'inserted',
-  'reordered',
-  'tail_cut',
-  'writer_missing',
-] as const satisfies readonly ActivityFinding['kind'][]
-
 const finding = z.object({
-  kind: z.enum(kinds),
+  kind: z.enum(activityFindingKinds),
   writer: z.string().nullable(),
   seq: z.number().nullable(),
   through: z.number().nullable(),
@@ -45,7 +40,7 @@ export const activityVerify: Command = {
   name: 'activity verify',
   summary: 'Check that nothing was changed in the activity log.',
   help: `Checks every record against the chain that its process wrote, and the chains against the signed checkpoints.
-Prints what is wrong, one line each: the kind (${kinds.join(', ')}), the writer, the record.
+Prints what is wrong, one line each: the kind (${activityFindingKinds.join(', ')}), the writer, the record.
 Exit code 1 when anything is.
 
 With --config it reads the database of that configuration; with --url it asks a running broker, as somebody who

@@ -112,9 +112,19 @@ export interface ActivityProofRecords {
   addCheckpoint(content: CheckpointContent, signed: ActivitySignature): Promise<void>
 }
 
+export const activityFindingKinds = [
+  'edited',
+  'removed',
+  'inserted',
+  'reordered',
+  'tail_cut',
+  'writer_missing',
+] as const
+export type ActivityFindingKind = (typeof activityFindingKinds)[number]
+
 /** One thing that is wrong with the log. */
 export type ActivityFinding = {
-  readonly kind: 'edited' | 'removed' | 'inserted' | 'reordered' | 'tail_cut' | 'writer_missing'
+  readonly kind: ActivityFindingKind
   /** Null for a record that claims no writer; `activity_checkpoint` for checkpoints themselves. */
   readonly writer: string | null
   /** The first record concerned, and the last one. */

@@ -1,5 +1,5 @@
 import { z } from '@hono/zod-openapi'
-import type { ActivityVerdict } from '../../core/ports/activity-proof.ts'
+import { activityFindingKinds, type ActivityVerdict } from '../../core/ports/activity-proof.ts'
 import type { Routes } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
 
@@ -18,7 +18,7 @@ const publicKey = z
 const line = z
   .union([
     z.object({
-      kind: z.enum(['edited', 'removed', 'inserted', 'reordered', 'tail_cut', 'writer_missing']),
+      kind: z.enum(activityFindingKinds),
       writer: z.string().nullable().describe('Null for a record that claims no writer'),
       seq: z.int().nullable().describe('The first record concerned'),
       through: z.int().nullable().describe('The last one'),
