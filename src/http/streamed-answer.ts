@@ -15,10 +15,14 @@ export function answerOnSocket(
   let isWaiting = false
   let hasEnded = false
   let corked: Socket | null = null
-  outgoing.once('close', () => {
-    isGone = !outgoing.writableFinished
-    if (isGone) gone()
-  })
+  function leftBehind(): void {
+    if (isGone || outgoing.writableFinished) return
+    isGone = true
+    gone()
+  }
+  outgoing.once('close', leftBehind)
+  // Behind another answer on its connection it has no socket, and hears nothing of one: the request does.
+  if (outgoing.socket === null) outgoing.req.once('close', leftBehind)
   /**
    * What comes in one turn leaves at its end: head and body as one packet, and one behind the other for who reads several. It is
    * the socket that is corked: what an answer itself is corked with, Node 24 sends behind the mark of its end.

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { request as httpRequest } from 'node:http'
+import { connect } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 import { type PlainUpstream, startPlainUpstream } from '../support/plain-upstream.ts'
@@ -196,6 +197,22 @@ describe('/proxy: plain HTTP upstreams, each call with its own person’s creden
     await left.body?.getReader().read()
     leaver.abort()
     await expect.poll(() => upstream.aborted()).toBe(before + 1)
+  })
+
+  it('a caller who leaves ends all that it has asked on one connection', async () => {
+    upstream.answerWith((_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' })
+      response.write('data: 1\n\n')
+    })
+    const [hits, aborted] = [upstream.hits.length, upstream.aborted()]
+    const authorization = `authorization: Bearer ${await broker.tokenOf('ada')}`
+    const head = `GET /proxy/reports/events HTTP/1.1\r\nhost: x\r\n${authorization}\r\n\r\n`
+    const socket = connect(Number(new URL(broker.url).port), '127.0.0.1')
+    // The second and third answer wait for the first, which has no end.
+    socket.write(head.repeat(3))
+    await expect.poll(() => upstream.hits.length).toBe(hits + 3)
+    socket.destroy()
+    await expect.poll(() => upstream.aborted()).toBe(aborted + 3)
   })
 
   it('a body above 4 MiB goes through without a second try', async () => {
