@@ -102,6 +102,7 @@ export function createGateway(ports: {
     replicas: ports.replicas,
     sealer,
     forwarder,
+    knownServers,
   })
   const connectionWait = createConnectionWait({ connections, notices })
   const elicitations = createElicitations({ records: sessionRecords })

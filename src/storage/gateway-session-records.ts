@@ -10,6 +10,8 @@ import type { Database } from './database.ts'
 const openingTime = '30 seconds'
 /** How exactly a use is written down; enough for sessions that end days after their last one. */
 const useGrain = '1 hour'
+/** Those of a person at an upstream; of more, the ones that were not used for longest end. A client need only begin to make one. */
+const mostSessions = 1000
 /** A client that was told of so many prompts does not wait for the oldest any more. */
 const mostElicitations = 20
 
@@ -32,10 +34,23 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
     WHERE credential.issuer = gateway_session.issuer AND credential.user_id = gateway_session.user_id
       AND credential.upstream = gateway_session.upstream)`
 
+  const isOpen = sql`coalesce(opened_for = ${connectedAt}, false) AS is_open`
+
   return {
     async insert(session) {
       await run(
         () => sql`
+          WITH oldest AS (
+            SELECT id_hash FROM gateway_session
+            WHERE issuer = ${session.issuer} AND user_id = ${session.userId}
+              AND upstream = ${session.upstream}
+            ORDER BY used_at DESC OFFSET ${mostSessions - 1}
+          ),
+          swept AS (
+            DELETE FROM gateway_session WHERE id_hash IN (
+              SELECT id_hash FROM gateway_session WHERE id_hash IN (SELECT id_hash FROM oldest)
+              FOR UPDATE SKIP LOCKED)
+          )
           INSERT INTO gateway_session (
             id_hash, issuer, user_id, upstream, initialize, revision,
             upstream_session, upstream_revision, opened_for, elicitations, used_at
@@ -58,8 +73,7 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
             UPDATE gateway_session SET used_at = now()
             WHERE ${isOwn({ ...key, idHash })} AND used_at < now() - ${useGrain}::interval
           )
-          SELECT initialize, revision, upstream_session, upstream_revision,
-            coalesce(opened_for = ${connectedAt}, false) AS is_open
+          SELECT initialize, revision, upstream_session, upstream_revision, ${isOpen}
           FROM gateway_session WHERE ${isOwn({ ...key, idHash })}`,
       )
       return row && toRecord(row, idHash, key)
@@ -77,23 +91,28 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
     },
 
     async setOpened(session, at) {
-      await run(
+      const { count } = await run(
         () => sql`
           UPDATE gateway_session SET
             upstream_session = ${at.sealedId ?? null}, upstream_revision = ${at.revision},
             opened_for = ${connectedAt}, opening_until = NULL
           WHERE ${isOwn(session)}`,
       )
+      return count > 0
     },
 
     async setClosed(session) {
+      const wasOpen = session.at !== undefined
       // Only the one that was seen: another replica may have opened the next already.
       await run(
         () => sql`
-          UPDATE gateway_session SET
+          WITH closed AS (UPDATE gateway_session SET
             upstream_session = NULL, upstream_revision = NULL, opened_for = NULL, opening_until = NULL
           WHERE ${isOwn(session)}
-            AND upstream_session IS NOT DISTINCT FROM ${session.at?.sealedId ?? null}`,
+            AND upstream_session IS NOT DISTINCT FROM ${session.at?.sealedId ?? null}
+          RETURNING 1)
+          ${wasOpen ? sql`, ${invalidation(sql, session, 'closed', { ended: false, onlyIfAny: true })}` : sql``}
+          SELECT FROM closed`,
       )
     },
 
@@ -122,12 +141,16 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
     },
 
     async remove(session) {
-      await run(
-        () => sql`
-          WITH removed AS (DELETE FROM gateway_session WHERE ${isOwn(session)} RETURNING 1),
+      const [row] = await run(
+        () => sql<SessionRow[]>`
+          WITH removed AS (
+            DELETE FROM gateway_session WHERE ${isOwn(session)}
+            RETURNING initialize, revision, upstream_session, upstream_revision, ${isOpen}
+          ),
           ${invalidation(sql, session, 'removed', { ended: false, onlyIfAny: true })}
-          SELECT 1 FROM removed`,
+          SELECT * FROM removed`,
       )
+      return row && toRecord(row, session.idHash, session)
     },
   }
 }

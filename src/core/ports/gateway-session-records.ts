@@ -30,13 +30,15 @@ export interface GatewaySessionRecords {
   find(idHash: Uint8Array, key: CredentialKey): Promise<GatewaySessionRecord | undefined>
   /** The right to open the session at the upstream, for half a minute; false where another has it or it is open. */
   claimOpening(session: GatewaySessionRecord): Promise<boolean>
-  setOpened(session: GatewaySessionRecord, at: UpstreamSessionRecord): Promise<void>
-  /** Gives the right back, or notes that the upstream does not know its session any more. */
+  /** False where the session has ended meanwhile. */
+  setOpened(session: GatewaySessionRecord, at: UpstreamSessionRecord): Promise<boolean>
+  /** Gives the right back; of one that is open it notes, for all replicas, that the upstream does not know it any more. */
   setClosed(session: GatewaySessionRecord): Promise<void>
   addElicitation(session: GatewaySessionRecord, elicitationId: string): Promise<void>
   /** Those that were added, once. */
   takeElicitations(session: GatewaySessionRecord): Promise<readonly string[]>
-  remove(session: GatewaySessionRecord): Promise<void>
+  /** Gives it as it was at that moment; undefined where it had ended. */
+  remove(session: GatewaySessionRecord): Promise<GatewaySessionRecord | undefined>
 }
 
 /** What an upstream said of itself to anyone. */

@@ -10,8 +10,12 @@ import { leavable } from './leavable.ts'
 export type HeldStream = {
   /** The connection that it went on with last; undefined before the first. */
   seen: ConnectionStart | undefined
-  /** Whether there is another now, with which it goes on. */
+  /** Whether there is another now, or another place, with which it goes on. */
   look: () => Promise<boolean>
+  /** Whether what it belongs to besides the connection is where it was; `over`: there is nothing left of that. */
+  readonly findPlace: () => Promise<'same' | 'another' | 'over'>
+  /** It is to be ended. */
+  isOver: boolean
   /** It has left the old one, and is not in the new one yet. */
   isMoving: boolean
   /** Called when it has gone on. */
@@ -56,6 +60,7 @@ export function createHeldStreams(ports: {
 
   async function keep(call: GatewayCall, stream: HeldStream, goOn: GoOn): Promise<void> {
     for (;;) {
+      if (stream.isOver) return call.answer.end()
       const connected = await untilConnected(call, stream)
       if (connected === undefined) return
       stream.seen = connected.start
@@ -89,7 +94,8 @@ export function createHeldStreams(ports: {
         clearInterval(alive)
         own.delete(stop)
         close()
-        endWatch()
+        endChange()
+        endWait()
         resolve(connected)
       }
       function stop(): void {
@@ -118,11 +124,18 @@ export function createHeldStreams(ports: {
       }
       const alive = setInterval(() => answer.write(keepAlive), keepAliveMs)
       alive.unref()
-      const lookAgain = () => void stream.look()
-      const endWatch =
+      async function lookAround(): Promise<void> {
+        // A database that is away for long cuts the stream; what it would say is asked with the next change.
+        const place = await stream.findPlace().catch(() => 'same')
+        if (place === 'over') return stop()
+        if (place === 'another' && !isDone) stream.seen = undefined
+        await stream.look()
+      }
+      const endChange = openCalls.onChange(person, upstream.name, () => void lookAround())
+      const endWait =
         stream.seen === undefined
-          ? connectionWait.watch(person, upstream, lookAgain)
-          : openCalls.onChange(person, upstream.name, lookAgain)
+          ? connectionWait.watch(person, upstream, () => void stream.look())
+          : () => {}
       const close = openCalls.add(person, {
         upstream: upstream.name,
         // A disconnect ends it, so that it is opened again and waits for the next connection.
@@ -135,7 +148,7 @@ export function createHeldStreams(ports: {
       own.add(stop)
       answer.onGone(() => finish(undefined))
       if (isEnding) stop()
-      else if (stream.seen !== undefined) void stream.look()
+      else void stream.look()
     })
   }
 
@@ -146,17 +159,34 @@ export function createHeldStreams(ports: {
   ): Promise<Outcome | 'kept'> {
     const { answer, person, upstream } = call
     const leaving = leavable(answer)
+    let isElsewhere = false
+    async function isPast(): Promise<boolean> {
+      const place = await stream.findPlace()
+      if (place === 'same') {
+        return (await connectionWait.newStart(call, stream.seen)) !== undefined
+      }
+      if (!leaving.hasLeft()) {
+        isElsewhere = true
+        stream.isOver = place === 'over'
+      }
+      return true
+    }
     stream.look = async () => {
       // A database that is away for long cuts the stream; who is asked again meanwhile is the next call.
-      const start = await connectionWait.newStart(call, stream.seen).catch(() => undefined)
-      if (start === undefined || !leaving.leave()) return false
-      stream.isMoving = true
-      return true
+      const mustLeave = await isPast().catch(() => false)
+      // It may have been found so by another look, which came first.
+      if (leaving.hasLeft()) return stream.isMoving
+      if (!mustLeave || !leaving.leave()) return false
+      stream.isMoving = !stream.isOver
+      return stream.isMoving
     }
     const endWatch = openCalls.onChange(person, upstream.name, () => void stream.look())
     try {
       const outcome = await open(leaving.answer)
-      return leaving.hasLeft() ? 'kept' : outcome
+      if (!leaving.hasLeft()) return outcome
+      // With the same connection, too, it goes on anew.
+      if (isElsewhere) stream.seen = undefined
+      return 'kept'
     } finally {
       endWatch()
     }
@@ -195,7 +225,14 @@ export function createHeldStreams(ports: {
 
 /** A stream that goes on with each connection that is not the `seen` one. */
 export function newStream(seen: ConnectionStart | undefined): HeldStream {
-  return { seen, look: async () => false, isMoving: false, moved: new Set() }
+  return {
+    seen,
+    look: async () => false,
+    findPlace: async () => 'same',
+    isOver: false,
+    isMoving: false,
+    moved: new Set(),
+  }
 }
 
 /** Says that it is in the new one, or over. */
@@ -213,12 +250,15 @@ export function goingOn(answer: StreamedAnswer, begun: () => void = () => {}): S
   return { ...answer, begin: begun }
 }
 
-/** Many upstreams have no such stream (405): the gateway's own stays open then. */
+/**
+ * Many upstreams have no such stream (405): the gateway's own stays open then. So it does where its own bytes would come in
+ * between those of a coding.
+ */
 export function isNoStream(head: {
   readonly status: number
   readonly headers: Readonly<Record<string, string | readonly string[]>>
 }): boolean {
-  return (
-    head.status !== 200 || !String(head.headers['content-type']).startsWith('text/event-stream')
-  )
+  const { 'content-type': type, 'content-encoding': coding = 'identity' } = head.headers
+  const isPacked = coding !== 'identity'
+  return head.status !== 200 || isPacked || !String(type).startsWith('text/event-stream')
 }

@@ -11,8 +11,7 @@ import type { Forwarder } from '../forward.ts'
 import { answerTo, collect, resultIn } from './collected-answer.ts'
 import { errorCode, isObject, type JsonObject } from './json-rpc.ts'
 import { metaKey, modernRevision } from './revisions.ts'
-import { ownHeaders } from './sessions.ts'
-import { mcpTarget } from './target.ts'
+import { mcpTarget, ownHeaders } from './target.ts'
 
 /** What upstreams said of themselves, to whomever: what people see who are not connected yet. */
 export type KnownServers = {

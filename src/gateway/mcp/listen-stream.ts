@@ -46,7 +46,7 @@ export function createListenStream(ports: {
           method: 'POST',
           target: mcpTarget(upstream),
           headers: call.headers,
-          withheld: sessionHeaderNames,
+          withheld: withheldNames,
           body: { kind: 'whole', content },
           answer: withoutAcknowledgement(goingOn(answer)),
           whenGone: 'abort',
@@ -60,8 +60,15 @@ export function createListenStream(ports: {
   }
 }
 
-/** There are no sessions where there is `listen`, and ours are no business of the upstream's. */
-const sessionHeaderNames: ReadonlySet<string> = new Set(['mcp-session-id', 'last-event-id'])
+/**
+ * There are no sessions where there is `listen`, and ours are no business of the upstream's. And what goes on in a stream of ours
+ * is not packed: its head is out.
+ */
+const withheldNames: ReadonlySet<string> = new Set([
+  'mcp-session-id',
+  'last-event-id',
+  'accept-encoding',
+])
 
 /** An acknowledgement is short; what goes on without an end is none. */
 const longestAcknowledgement = 64 * 1024

@@ -21,7 +21,7 @@ import { healthyResult, isAnsweredHere, sessionRevisionFor } from './healthy-ser
 import { errorCode, errorOf, isRequest, type JsonObject, type McpMessage } from './json-rpc.ts'
 import type { KnownServers } from './known-servers.ts'
 import { batchRevision } from './revisions.ts'
-import { ownHeaders, sessionHeaders, sessionIn, type Sessions } from './sessions.ts'
+import { sessionHeaders, sessionIn, type Sessions, type UpstreamSession } from './sessions.ts'
 import { mcpTarget } from './target.ts'
 import type { SessionStreams } from './session-streams.ts'
 
@@ -162,11 +162,14 @@ export function createSessionEraMcp(ports: {
       readonly body: GatewayBody
       /** The request that a 403 for want of scope would be about. */
       readonly request?: McpMessage
+      /** Told of the upstream's session that it goes to. */
+      readonly goesTo?: (at: UpstreamSession | undefined) => void
     },
   ): Promise<void> {
     let seen: GatewaySessionRecord = session
     for (let attempt = 0; ; attempt += 1) {
       const at = await sessions.atUpstream(seen, call, credential)
+      sent.goesTo?.(at)
       const outcome = await forwarder.forward(
         {
           call,
@@ -191,8 +194,10 @@ export function createSessionEraMcp(ports: {
         if (stepUp === undefined || sent.request === undefined) return outcome.pass()
         return sendJson(call.answer, 200, await prompt(call, session, sent.request, stepUp))
       }
+      sent.goesTo?.(undefined)
       await sessions.forgetUpstream(seen)
       seen = { ...seen, at: undefined }
+      if (sent.method === 'POST') await sessionStreams.handOver(seen)
     }
   }
 
@@ -283,10 +288,11 @@ export function createSessionEraMcp(ports: {
       if (standing.kind === 'unconnected') return sessionStreams.get(call, session)
       const body: GatewayBody = { kind: 'whole', content: undefined }
       try {
-        await sessionStreams.follow(call, session, (answer) =>
+        await sessionStreams.follow(call, session, (answer, goesTo) =>
           forwardInSession({ ...call, answer }, session, standing.credential, {
             method: 'GET',
             body,
+            goesTo,
           }),
         )
       } catch (error) {
@@ -297,33 +303,19 @@ export function createSessionEraMcp(ports: {
     async remove(call) {
       const session = await sessionOf(call)
       if (session === undefined) return
-      await sessions.remove(session)
-      if (session.at !== undefined) await endAtUpstream(call, session)
+      const removed = await sessions.remove(session)
+      const at = removed && sessions.current(removed)
+      if (at !== undefined) await endAtUpstream(call, at)
       call.answer.begin(204, { 'cache-control': 'no-store' })
       call.answer.end()
     },
   }
 
   /** The client is done with it, whatever the upstream says. */
-  async function endAtUpstream(call: GatewayCall, session: GatewaySessionRecord): Promise<void> {
+  async function endAtUpstream(call: GatewayCall, at: UpstreamSession): Promise<void> {
     try {
       const credential = await resolver.resolve(resolution(call, { mayGoOnUnconnected: true }))
-      const at = await sessions.atUpstream(session, call, credential)
-      if (at.id === undefined) return
-      await collect((answer) =>
-        forwarder.forward(
-          {
-            call,
-            method: 'DELETE',
-            target: mcpTarget(call.upstream),
-            headers: [...ownHeaders, ...sessionHeaders(at)],
-            body: { kind: 'whole', content: undefined },
-            answer,
-            whenGone: 'abort',
-          },
-          credential,
-        ),
-      )
+      await sessions.endAtUpstream(at, call, credential)
     } catch (error) {
       if (!(error instanceof BrokerError)) throw error
     }

@@ -34,7 +34,10 @@ export type SessionStreams = {
   readonly follow: (
     call: GatewayCall,
     session: GatewaySessionRecord,
-    open: (answer: StreamedAnswer) => Promise<void>,
+    open: (
+      answer: StreamedAnswer,
+      goesTo: (at: UpstreamSession | undefined) => void,
+    ) => Promise<void>,
   ) => Promise<void>
   /**
    * Hands over the streams of a session that this replica holds, where the person is connected now: what the first call causes
@@ -55,13 +58,31 @@ export function createSessionStreams(ports: {
   const { forwarder, connectionWait, knownServers, sessions, records } = ports
   const { elicitations, heldStreams } = ports
   /** By the hash of the session's id. */
-  const held = new Map<string, Set<HeldStream>>()
+  const held = new Map<string, Set<SessionStream>>()
+
+  /** A stream that goes on where its session does, and ends with it. */
+  function streamOf(session: GatewaySessionRecord, seen: ConnectionStart | undefined) {
+    const stream: SessionStream = {
+      ...newStream(seen),
+      at: undefined,
+      async findPlace() {
+        const now = await records.find(session.idHash, session)
+        if (now === undefined) return 'over'
+        return stream.at === undefined || stream.at.id === sessions.current(now)?.id
+          ? 'same'
+          : 'another'
+      },
+    }
+    return stream
+  }
 
   const get: SessionStreams['get'] = async (call, session) => {
     beginEvents(call.answer)
     // A head alone reaches no client through some proxies.
     call.answer.write(keepAlive)
-    await holding(session, newStream(undefined), (stream) => keepSession(call, session, stream))
+    await holding(session, streamOf(session, undefined), (stream) =>
+      keepSession(call, session, stream),
+    )
   }
 
   const follow: SessionStreams['follow'] = async (call, session, open) => {
@@ -70,9 +91,11 @@ export function createSessionStreams(ports: {
     // The person may be done since before the client opened the stream: it had another, or opens it late.
     const done = await elicitations.takeDone(session, start)
     const changed = done.length === 0 ? [] : await changedLists(call.upstream)
-    await holding(session, newStream(start), async (stream) => {
+    await holding(session, streamOf(session, start), async (stream) => {
       const outcome = await heldStreams.untilReplaced(call, stream, async (answer) => {
-        await open(beginningWith(answer, session, { done, changed }))
+        await open(beginningWith(answer, session, { done, changed }), (at) => {
+          stream.at = at
+        })
         return 'over' as const
       })
       if (outcome === 'kept') await keepSession(call, session, stream)
@@ -108,7 +131,7 @@ export function createSessionStreams(ports: {
   function keepSession(
     call: GatewayCall,
     { idHash, ...key }: GatewaySessionRecord,
-    its: HeldStream,
+    its: SessionStream,
   ): Promise<void> {
     const { answer, upstream } = call
     return heldStreams.keep(call, its, async (credential, stream) => {
@@ -116,6 +139,7 @@ export function createSessionStreams(ports: {
       const session = await records.find(idHash, key)
       if (session === undefined) throw new BrokerError('not_found')
       const at = await sessions.atUpstream(session, call, credential)
+      its.at = at
       for (const id of await elicitations.takeDone(session, stream.seen ?? neverBegun)) {
         sendEvent(answer, elicitationComplete(id))
       }
@@ -129,8 +153,8 @@ export function createSessionStreams(ports: {
 
   async function holding(
     { idHash }: GatewaySessionRecord,
-    stream: HeldStream,
-    run: (stream: HeldStream) => Promise<void>,
+    stream: SessionStream,
+    run: (stream: SessionStream) => Promise<void>,
   ): Promise<void> {
     const key = Buffer.from(idHash).toString('hex')
     const streams = held.get(key) ?? new Set()
@@ -178,6 +202,9 @@ export function createSessionStreams(ports: {
     },
   }
 }
+
+/** `at`: the upstream's session that it is in, once it is. */
+type SessionStream = HeldStream & { at: UpstreamSession | undefined }
 
 /** Of a connection that nobody had to begin. */
 const neverBegun: ConnectionStart = { at: undefined }

@@ -15,9 +15,10 @@ import { Secret } from '../../core/secret.ts'
 import type { Forwarder } from '../forward.ts'
 import { answerTo, collect, type CollectedAnswer, resultIn } from './collected-answer.ts'
 import type { JsonObject } from './json-rpc.ts'
+import type { KnownServers } from './known-servers.ts'
 import { newestSessionRevision } from './revisions.ts'
 import type { SessionMemory } from './session-memory.ts'
-import { mcpTarget } from './target.ts'
+import { mcpTarget, ownHeaders } from './target.ts'
 
 /** The session that the upstream has for a session of ours. */
 export type UpstreamSession = {
@@ -53,10 +54,18 @@ export type Sessions = {
     call: GatewayCall,
     credential: ResolvedCredential,
   ) => Promise<UpstreamSession>
+  /** The upstream's session as it stands behind this one; undefined where none is open. */
+  readonly current: (session: GatewaySessionRecord) => UpstreamSession | undefined
   /** The upstream does not know the session any more that stands, or was just opened, behind this one. */
   readonly forgetUpstream: (session: GatewaySessionRecord) => Promise<void>
-  /** Resolves when no replica knows it any more. */
-  readonly remove: (session: GatewaySessionRecord) => Promise<void>
+  /** Gives it as it was, when no replica knows it any more; undefined where somebody else has removed it. */
+  readonly remove: (session: GatewaySessionRecord) => Promise<GatewaySessionRecord | undefined>
+  /** Tells the upstream that its session is over. Nothing comes of it where that fails. */
+  readonly endAtUpstream: (
+    at: UpstreamSession,
+    call: GatewayCall,
+    credential: ResolvedCredential,
+  ) => Promise<void>
 }
 
 const idBytes = 32
@@ -72,8 +81,9 @@ export function createSessions(ports: {
   readonly replicas: Pick<Replicas, 'caughtUp' | 'isFresh'>
   readonly sealer: Sealer
   readonly forwarder: Forwarder
+  readonly knownServers: Pick<KnownServers, 'ask' | 'note'>
 }): Sessions {
-  const { records, memory, replicas, sealer, forwarder } = ports
+  const { records, memory, replicas, sealer, forwarder, knownServers } = ports
   /** Opened once for all calls that find the same record. */
   const unsealed = new WeakMap<GatewaySessionRecord, UpstreamSession>()
 
@@ -118,6 +128,8 @@ export function createSessions(ports: {
     credential: ResolvedCredential,
   ): Promise<UpstreamSession> {
     try {
+      // A session that began before anybody was connected may be the first that comes here.
+      await knownServers.ask(call, credential)
       const initialize = {
         jsonrpc: '2.0',
         id: initializeId,
@@ -125,14 +137,45 @@ export function createSessions(ports: {
         params: session.initialize,
       }
       const answer = await post(call, credential, initialize, [])
-      const opened = sessionIn(answer, answerTo(initializeId, answer))
+      const message = answerTo(initializeId, answer)
+      const opened = sessionIn(answer, message)
       const initialized = { jsonrpc: '2.0', method: 'notifications/initialized' }
       await post(call, credential, initialized, sessionHeaders(opened))
-      await records.setOpened(session, sealedAt(session, session.idHash, opened))
-      return opened
+      await knownServers.note(call.upstream.name, resultIn(message) ?? {})
+      const sealed = sealedAt(session, session.idHash, opened)
+      if (await records.setOpened(session, sealed)) return opened
+      // Its client is done with it meanwhile, and nobody else would end what was opened for it.
+      await endAtUpstream(opened, call, credential)
+      throw new BrokerError('not_found')
     } catch (error) {
       await records.setClosed({ ...session, at: undefined })
       throw error
+    }
+  }
+
+  async function endAtUpstream(
+    at: UpstreamSession,
+    call: GatewayCall,
+    credential: ResolvedCredential,
+  ): Promise<void> {
+    if (at.id === undefined) return
+    try {
+      await collect((answer) =>
+        forwarder.forward(
+          {
+            call,
+            method: 'DELETE',
+            target: mcpTarget(call.upstream),
+            headers: [...ownHeaders, ...sessionHeaders(at)],
+            body: { kind: 'whole', content: undefined },
+            answer,
+            whenGone: 'abort',
+          },
+          credential,
+        ),
+      )
+    } catch (error) {
+      if (!(error instanceof BrokerError)) throw error
     }
   }
 
@@ -162,6 +205,8 @@ export function createSessions(ports: {
 
   return {
     atUpstream,
+    current: openedAt,
+    endAtUpstream,
     async open(call, { initialize, revision, at }) {
       const id = randomBytes(idBytes).toString('base64url')
       const key = keyOf(call)
@@ -189,8 +234,9 @@ export function createSessions(ports: {
       if (seen !== undefined) await records.setClosed(seen)
     },
     async remove(session) {
-      await records.remove(session)
+      const removed = await records.remove(session)
       await replicas.caughtUp()
+      return removed
     },
   }
 }
@@ -219,14 +265,6 @@ export function sessionHeaders({ id, revision }: UpstreamSession): readonly stri
     revision,
   ]
 }
-
-/** Of questions that the gateway asks itself. */
-export const ownHeaders: readonly string[] = [
-  'Content-Type',
-  'application/json',
-  'Accept',
-  'application/json, text/event-stream',
-]
 
 function keyOf({ person, upstream }: GatewayCall): CredentialKey {
   return { issuer: person.issuer, userId: person.userId, upstream: upstream.name }

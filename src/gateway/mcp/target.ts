@@ -12,3 +12,11 @@ export function mcpTarget(upstream: Upstream): string {
   }
   return target
 }
+
+/** Of questions that the gateway asks itself. */
+export const ownHeaders: readonly string[] = [
+  'Content-Type',
+  'application/json',
+  'Accept',
+  'application/json, text/event-stream',
+]
