@@ -7,9 +7,14 @@ export type RequestId = string | number
 export type McpMessage = {
   readonly id: RequestId | undefined
   readonly method: string | undefined
+  /** Of a large message only what the gateway itself reads. */
   readonly params: JsonObject
+  /** As it came. Of a large message it is read anew each time. */
   readonly source: JsonObject
 }
+
+/** Several, or one; a batch counts only where there are several or it is written as one. */
+export type ParsedBody = { readonly messages: readonly McpMessage[]; readonly isBatch: boolean }
 
 /** JSON-RPC 2.0, and the MCP specification's own (2026-07-28, "Error codes"). */
 export const errorCode = {
@@ -28,22 +33,23 @@ export function isObject(value: unknown): value is JsonObject {
   return typeof value === 'object' && value !== null && !Array.isArray(value)
 }
 
-/** The messages of a body; undefined where it is no JSON-RPC. A batch counts only where there are several or it is written as one. */
-export function parseBody(
-  body: Uint8Array | undefined,
-): { readonly messages: readonly McpMessage[]; readonly isBatch: boolean } | undefined {
-  let parsed: unknown
-  try {
-    // Over the same bytes: a copy is a good part of what a small call costs.
-    const { buffer, byteOffset, byteLength } = body ?? new Uint8Array()
-    parsed = JSON.parse(Buffer.from(buffer, byteOffset, byteLength).toString('utf8'))
-  } catch {
-    return undefined
-  }
+/** The messages of a body; undefined where it is no JSON-RPC. */
+export function parseBody(body: Uint8Array | undefined): ParsedBody | undefined {
+  const parsed = parseJson(body ?? new Uint8Array())
   const list: readonly unknown[] = Array.isArray(parsed) ? parsed : [parsed]
   const messages = list.flatMap((one) => messageOf(one) ?? [])
   if (messages.length === 0 || messages.length !== list.length) return undefined
   return { messages, isBatch: Array.isArray(parsed) }
+}
+
+/** Undefined where it is none. */
+export function parseJson({ buffer, byteOffset, byteLength }: Uint8Array): unknown {
+  try {
+    // Over the same bytes: a copy is a good part of what a small call costs.
+    return JSON.parse(Buffer.from(buffer, byteOffset, byteLength).toString('utf8'))
+  } catch {
+    return undefined
+  }
 }
 
 function messageOf(value: unknown): McpMessage | undefined {

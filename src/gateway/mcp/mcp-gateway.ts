@@ -4,7 +4,10 @@ import { type GatewayBody, mostBytes, readBody } from '../body.ts'
 import { announcedBytes } from '../forward.ts'
 import { sendJson } from './answers.ts'
 import { claimedRevision, isAmbiguous } from './header-agreement.ts'
-import { errorCode, errorOf, type McpMessage, parseBody } from './json-rpc.ts'
+import { createBodyRoom } from './body-room.ts'
+import { isKeepable } from './initialize-parameters.ts'
+import { errorCode, errorOf, type McpMessage, parseBody, type ParsedBody } from './json-rpc.ts'
+import { createValueCount, parseLargeBody, smallBytes } from './large-message.ts'
 import { modernRevision, sessionRevisions } from './revisions.ts'
 import type { SessionEraMcp } from './session-era.ts'
 
@@ -14,13 +17,28 @@ export function createMcpGateway(ports: {
   readonly sessionEra: SessionEraMcp
 }): (call: GatewayCall) => Promise<void> {
   const { modern, sessionEra } = ports
+  const bodyRoom = createBodyRoom()
 
+  /** Reads it to its end: nothing can be said of a message before. */
   async function post(call: GatewayCall): Promise<void> {
+    const body = await readBody(call.body, announcedBytes(call), smallBytes)
+    if (body.kind === 'whole') return carry(call, body, parseBody(body.content))
+    const room = await bodyRoom.take(call.person, announcedBytes(call) ?? mostBytes)
+    try {
+      const content = await readLarge(body.content)
+      room.keep(content.length)
+      await carry(call, { kind: 'whole', content }, parseLargeBody(content))
+    } finally {
+      room.leave()
+    }
+  }
+
+  async function carry(
+    call: GatewayCall,
+    body: GatewayBody,
+    parsed: ParsedBody | undefined,
+  ): Promise<void> {
     const { answer } = call
-    // Read to its end: nothing can be said of a message before.
-    const body = await readBody(call.body, announcedBytes(call), mostBytes)
-    if (body.kind === 'once') throw new BrokerError('payload_too_large')
-    const parsed = parseBody(body.content)
     const [first] = parsed?.messages ?? []
     if (parsed === undefined || first === undefined) {
       return sendJson(answer, 400, errorOf(undefined, errorCode.parseError, 'This is no JSON-RPC.'))
@@ -36,6 +54,14 @@ export function createMcpGateway(ports: {
       (revision) => revision !== undefined && !sessionRevisions.includes(revision),
     )
     if (unknown !== undefined) return refuseRevision(call, first, unknown)
+    if (first.method === 'initialize' && !parsed.isBatch) {
+      // What it says is kept in a row for as long as the session.
+      if (isLarge(body)) throw new BrokerError('payload_too_large')
+      if (!isKeepable(first)) {
+        const text = 'Its parameters cannot be kept.'
+        return sendJson(answer, 400, errorOf(first.id, errorCode.invalidParams, text))
+      }
+    }
     return sessionEra.post(call, body, parsed)
   }
 
@@ -56,6 +82,21 @@ export function createMcpGateway(ports: {
     const allowedMethods = isModern ? ['POST'] : ['GET', 'POST', 'DELETE']
     throw new BrokerError('method_not_allowed', { allowedMethods })
   }
+}
+
+function isLarge({ kind, content }: GatewayBody): boolean {
+  return kind === 'whole' && content !== undefined && content.length > smallBytes
+}
+
+/** @throws BrokerError payload_too_large, by its bytes or by what it holds */
+async function readLarge(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const read: Uint8Array[] = []
+  const values = createValueCount()
+  for await (const chunk of chunks) {
+    if (!values.add(chunk)) throw new BrokerError('payload_too_large')
+    read.push(chunk)
+  }
+  return Buffer.concat(read)
 }
 
 function refuseRevision(

@@ -87,19 +87,23 @@ export function promptAnswer(message: McpMessage): 'accept' | 'decline' | 'cance
 }
 
 /** The call as it was before our prompt: without our state and our entry of the answers. */
-export function withoutPrompt(message: McpMessage): JsonObject {
-  const { requestState: _state, inputResponses, ...params } = message.params
+export function withoutPrompt({ source }: McpMessage): JsonObject {
+  const { requestState: _state, inputResponses, ...params } = paramsIn(source)
   const others = isObject(inputResponses)
     ? Object.fromEntries(Object.entries(inputResponses).filter(([name]) => name !== promptName))
     : {}
   const kept = Object.keys(others).length === 0 ? params : { ...params, inputResponses: others }
-  return { ...message.source, params: kept }
+  return { ...source, params: kept }
 }
 
 /** Of the method and everything that makes the call what it is; ids and `_meta` differ between tries. */
-function digestOf({ method, params }: McpMessage): string {
-  const { _meta, requestState: _state, inputResponses: _answers, ...call } = params
+function digestOf({ method, source }: McpMessage): string {
+  const { _meta, requestState: _state, inputResponses: _answers, ...call } = paramsIn(source)
   return hash('sha256', `${method}\n${canonical(call)}`, 'base64url')
+}
+
+function paramsIn({ params }: JsonObject): JsonObject {
+  return isObject(params) ? params : {}
 }
 
 /** JSON with the members of objects in order, because a client may write them in another one when it tries again. */
