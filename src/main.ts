@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 import { readFile } from 'node:fs/promises'
-import { activityVerifierFor } from './wiring/activity-proof.ts'
 import { runCli } from './cli/index.ts'
 import { openBrowser } from './cli/open-browser.ts'
 import type { CliOutput, CliServices, Configuration, ConfigurationProblem } from './cli/services.ts'
@@ -9,15 +8,17 @@ import { configJsonSchema } from './config/json-schema.ts'
 import { loadConfigFile } from './config/loader.ts'
 import { isOperatorError } from './core/operator-error.ts'
 import { setGarbageCollection } from './garbage-collection.ts'
-import { commandKeyCheck, rewrapKeys } from './wiring/keys.ts'
 import { createLog, silentLog } from './log.ts'
+import { bareUpstream } from './oauth/bare-upstream.ts'
 import { checkEndpoint } from './oauth/endpoint-check.ts'
 import { createPersonSignIns } from './oauth/person-sign-in.ts'
-import { probeUpstream, upstreamOf } from './oauth/upstream-probe.ts'
+import { probeUpstream } from './oauth/upstream-probe.ts'
 import { createHttpClient } from './outbound/http-client.ts'
 import { readDatabaseAddress } from './storage/database-address.ts'
 import { migrateStorage, withStorage } from './storage/open-storage.ts'
 import { version } from './version.ts'
+import { activityVerifierFor } from './wiring/activity-proof.ts'
+import { commandKeyCheck, rewrapKeys } from './wiring/keys.ts'
 
 /** The process edge: arguments, environment, signals and exit codes. Nothing else reads them. */
 const services: CliServices = {
@@ -28,7 +29,7 @@ const services: CliServices = {
   probe: (url, allowPrivateNetwork) =>
     probeUpstream(
       createHttpClient(),
-      upstreamOf(url, allowPrivateNetwork),
+      bareUpstream(url, allowPrivateNetwork),
       'https://broker.invalid',
     ),
   checkEndpoint: (url, allowPrivateNetwork) =>

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { HttpClient } from '../core/ports/http-client.ts'
 import type { Upstream } from '../core/upstream.ts'
+import { bareUpstream } from './bare-upstream.ts'
 import { DiscoveryFailure, type DiscoveryFault } from './discovery-failure.ts'
 import { faultOf } from './document.ts'
 import type { ServerMetadata } from './metadata.ts'
@@ -11,7 +12,6 @@ import {
   sendFirstRequest,
 } from './protected-resource.ts'
 import { findServer } from './server-search.ts'
-import { upstreamOf } from './upstream-probe.ts'
 
 /** What is looked at, in this order; the middle three once for each authorization server. */
 export type EndpointCheckName =
@@ -47,7 +47,7 @@ export async function checkEndpoint(
   url: string,
   allowPrivateNetwork: boolean,
 ): Promise<readonly EndpointCheck[]> {
-  const upstream = upstreamOf(url, allowPrivateNetwork)
+  const upstream = bareUpstream(url, allowPrivateNetwork)
   const { check: challenge, named } = await checkChallenge(http, upstream)
   const { check: document, resource } = await checkDocument(http, upstream, named)
   const servers: EndpointCheck[] = []

@@ -8,13 +8,13 @@ import { Secret } from '../core/secret.ts'
 import type { Upstream } from '../core/upstream.ts'
 import { buildAuthorizationRequest } from './authorization-request.ts'
 import { createAuthorizationServers } from './authorization-server.ts'
+import { bareUpstream } from './bare-upstream.ts'
 import { nativeClientMetadata, registerClient } from './client-registration.ts'
 import { DiscoveryFailure, type DiscoveryFault } from './discovery-failure.ts'
 import { createMetadataSource } from './metadata.ts'
 import { findProtectedResource, type ProtectedResource } from './protected-resource.ts'
 import { type CompleteMetadata, findServer } from './server-search.ts'
 import { codeGrant, createTokenRequests, refreshGrant, type TokenGrant } from './token-request.ts'
-import { upstreamOf } from './upstream-probe.ts'
 
 /** A person's sign-in for a broker, at a program of their own. */
 export type PersonSession = SignedInAt & {
@@ -106,7 +106,7 @@ export function createPersonSignIns(ports: {
 
   async function begin(request: SignInRequest): Promise<BegunSignIn> {
     const { url, allowPrivateNetwork, redirectUri } = request
-    const broker = upstreamOf(url, allowPrivateNetwork)
+    const broker = bareUpstream(url, allowPrivateNetwork)
     const resource = await orFailure('broker_document', undefined, () =>
       findProtectedResource(http, broker, undefined),
     )
@@ -124,7 +124,7 @@ export function createPersonSignIns(ports: {
     }
     const scopes = request.scopes ?? scopesToAskFor(resource, metadata)
     const authorization = await buildAuthorizationRequest(
-      signedInAt(at, scopes),
+      issuerAsUpstream(at, scopes),
       {
         url: metadata.authorizationEndpoint,
         issuer,
@@ -187,7 +187,7 @@ export function createPersonSignIns(ports: {
   ): Promise<PersonSession> {
     const at = { url, issuer, tokenEndpoint, client, resource, allowPrivateNetwork }
     try {
-      const tokens = await requests.send(signedInAt(at, []), grant)
+      const tokens = await requests.send(issuerAsUpstream(at, []), grant)
       return {
         ...at,
         accessToken: tokens.accessToken,
@@ -230,11 +230,11 @@ function scopesToAskFor(
 }
 
 /** The issuer as token requests see it. Only the broker's own address is the person's; the rest was found. */
-function signedInAt(
+function issuerAsUpstream(
   { url, allowPrivateNetwork, issuer, tokenEndpoint, client, resource }: SignedInAt,
   scopes: readonly string[],
 ): Upstream {
-  const broker = upstreamOf(url, allowPrivateNetwork)
+  const broker = bareUpstream(url, allowPrivateNetwork)
   return {
     ...broker,
     credential: {

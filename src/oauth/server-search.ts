@@ -159,14 +159,12 @@ function foundServer(
   resource: ProtectedResource | undefined,
   scopes: readonly string[] | undefined,
 ): FoundServer {
+  const isWritten = credential.discovery?.scopes === false
   return {
     issuer: metadata.issuer,
     resource: resource?.resource ?? url,
-    scopes: scopesToAskFor(
-      credential.discovery?.scopes === false ? credential.scopes : (scopes ?? []),
-      metadata,
-      credential.discovery?.scopes === false,
-    ),
+    // What is written is asked for as it is written.
+    scopes: isWritten ? credential.scopes : withOfflineAccess(scopes ?? [], metadata),
     authorizationEndpoint: metadata.authorizationEndpoint,
     tokenEndpoint: metadata.tokenEndpoint,
     revocationEndpoint: metadata.revocationEndpoint,
@@ -178,12 +176,11 @@ function foundServer(
 }
 
 /** `offline_access` goes along where the server lists it: no refresh token comes without it there (OpenID Connect Core §11). */
-function scopesToAskFor(
+function withOfflineAccess(
   scopes: readonly string[],
-  { scopes: listed }: ServerMetadata,
-  written: boolean,
+  { scopes: listed = [] }: ServerMetadata,
 ): readonly string[] {
-  const lists = listed?.includes('offline_access') === true
-  if (written || scopes.length === 0 || !lists || scopes.includes('offline_access')) return scopes
-  return [...scopes, 'offline_access']
+  const isAdded =
+    scopes.length > 0 && listed.includes('offline_access') && !scopes.includes('offline_access')
+  return isAdded ? [...scopes, 'offline_access'] : scopes
 }

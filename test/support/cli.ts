@@ -1,10 +1,12 @@
 import { readFile } from 'node:fs/promises'
-import { type CliServices, type Configuration, runCli } from '../../src/cli/index.ts'
+import { runCli } from '../../src/cli/index.ts'
+import type { CliServices, Configuration } from '../../src/cli/services.ts'
 import { configJsonSchema } from '../../src/config/json-schema.ts'
 import { loadConfigFile } from '../../src/config/loader.ts'
+import { bareUpstream } from '../../src/oauth/bare-upstream.ts'
 import { checkEndpoint } from '../../src/oauth/endpoint-check.ts'
 import { createPersonSignIns } from '../../src/oauth/person-sign-in.ts'
-import { probeUpstream, upstreamOf } from '../../src/oauth/upstream-probe.ts'
+import { probeUpstream } from '../../src/oauth/upstream-probe.ts'
 import { createHttpClient } from '../../src/outbound/http-client.ts'
 
 /** What one call of the program did. */
@@ -76,7 +78,7 @@ export async function onbehalf(
       configSchema: configJsonSchema,
       demo: notCalled,
       probe: (url, allowed) =>
-        probeUpstream(createHttpClient(), upstreamOf(url, allowed), 'https://broker.example.com'),
+        probeUpstream(createHttpClient(), bareUpstream(url, allowed), 'https://broker.example.com'),
       checkEndpoint: (url, allowed) => checkEndpoint(createHttpClient(), url, allowed),
       signIns: createPersonSignIns({
         http: createHttpClient(),
