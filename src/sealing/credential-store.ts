@@ -219,7 +219,7 @@ export function createCredentialStore(ports: {
 }
 
 /** Names an access token without giving a way back to it; the same on every replica. */
-export function fingerprintOf(accessToken: Secret): string {
+function fingerprintOf(accessToken: Secret): string {
   return hash('sha256', `onbehalf fingerprint ${accessToken.reveal()}`, 'base64url').slice(0, 22)
 }
 

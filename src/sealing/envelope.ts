@@ -108,7 +108,7 @@ function associatedData(dataKey: DataKey, context: SealingContext): Buffer {
   const parts = [
     Buffer.of(format),
     dataKey.idBytes,
-    ...[context.table, context.field, ...place(context)].map(bytesOf),
+    ...[context.table, context.field, ...boundParts(context)].map(bytesOf),
   ]
   return Buffer.concat(
     parts.flatMap((part) => {
@@ -121,45 +121,32 @@ function associatedData(dataKey: DataKey, context: SealingContext): Buffer {
 }
 
 /** The table stands before these parts, so tables of different shapes cannot be taken for each other. */
-function place(context: SealingContext): readonly (string | Uint8Array)[] {
-  let row: readonly (string | Uint8Array)[]
+function boundParts(context: SealingContext): readonly (string | Uint8Array)[] {
   switch (context.table) {
     case 'credential':
     case 'refresh_journal':
-      row = [context.issuer, context.userId, context.upstream, String(context.generation)]
-      break
+      return [context.issuer, context.userId, context.upstream, String(context.generation)]
     case 'connect_ticket':
-      row = [context.issuer, context.userId, context.upstream, context.ticketHash]
-      break
+      return [context.issuer, context.userId, context.upstream, context.ticketHash]
     case 'connect_flow':
-      row = [context.issuer, context.userId, context.upstream, context.stateHash]
-      break
+      return [context.issuer, context.userId, context.upstream, context.stateHash]
     case 'sign_in_flow':
-      row = [context.stateHash]
-      break
+      return [context.stateHash]
     case 'sign_in_token':
-      row = [context.issuer, context.userId, String(context.generation)]
-      break
+      return [context.issuer, context.userId, String(context.generation)]
     case 'activity_signing_key':
-      row = [context.keyId]
-      break
+      return [context.keyId]
     case 'gateway_session':
-      row = [context.issuer, context.userId, context.upstream, context.idHash]
-      break
+      return [context.issuer, context.userId, context.upstream, context.idHash]
     case 'mcp_request_state':
-      row = [context.issuer, context.userId, context.upstream]
-      break
+      return [context.issuer, context.userId, context.upstream]
     case 'upstream_discovery':
-      row = [context.upstream, context.source]
-      break
+      return [context.upstream, context.source]
     case 'client_registration':
-      row = [context.authorizationServer, context.redirectUri]
-      break
+      return [context.authorizationServer, context.redirectUri]
     case 'encryption_key':
-      row = []
-      break
+      return []
   }
-  return row
 }
 
 function bytesOf(part: string | Uint8Array): Uint8Array {
