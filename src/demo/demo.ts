@@ -1,5 +1,5 @@
 import { type DemoSandbox, notesTokenSeconds, startDemoSandbox } from './demo-sandbox.ts'
-import { runGuidedTour } from './guided-run.ts'
+import { runGuidedTour } from './guided-tour.ts'
 import { createNarrator } from './narrator.ts'
 
 /** Starts the real broker on a parsed configuration file, before its defaults. */

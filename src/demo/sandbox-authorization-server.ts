@@ -7,6 +7,7 @@ import {
   type SandboxProvider,
   type SandboxAccount,
   type SandboxClient,
+  type SecretPrefixes,
 } from './sandbox-provider.ts'
 import type { SecretKind, TokenEndpointLog } from './token-endpoint-log.ts'
 
@@ -26,7 +27,7 @@ export type AuthorizationServerOptions = {
   readonly accessTokenSeconds: number
   readonly refreshReuse?: RefreshReuseRule
   readonly newClients?: NewClients
-  readonly prefixes?: { readonly refreshToken: string; readonly code: string; readonly jti: string }
+  readonly prefixes?: SecretPrefixes
   readonly onSecret?: (kind: SecretKind, value: string) => void
   readonly onError?: (error: unknown) => void
 }

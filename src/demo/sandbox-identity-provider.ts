@@ -12,6 +12,7 @@ import {
   type SandboxAccount,
   type SandboxClient,
   type SandboxResource,
+  type SecretPrefixes,
   type SigningAlgorithm,
 } from './sandbox-provider.ts'
 import {
@@ -61,7 +62,7 @@ export type IdentityProviderOptions = {
   readonly newClients?: NewClients
   /** What tokens can be exchanged for. */
   readonly targets?: Readonly<Record<string, SandboxResource>>
-  readonly prefixes?: { readonly refreshToken: string; readonly code: string; readonly jti: string }
+  readonly prefixes?: SecretPrefixes
   readonly onSecret?: (kind: SecretKind, value: string) => void
   readonly onError?: (error: unknown) => void
 }

@@ -55,6 +55,16 @@ export type SandboxResource = {
 
 export type SigningAlgorithm = 'ES256' | 'RS256' | 'EdDSA'
 
+/** Put before what is made here, so that a leak scan knows it by sight. */
+export type SecretPrefixes = {
+  readonly refreshToken: string
+  readonly code: string
+  /** Of access tokens: the id that is in them. */
+  readonly jti: string
+  /** Of clients that register themselves. */
+  readonly clientSecret: string
+}
+
 export type SandboxProviderOptions = {
   /** Prefix of the cookies: on loopback all servers share one cookie jar, whatever their port. */
   readonly name: string
@@ -73,8 +83,7 @@ export type SandboxProviderOptions = {
   readonly refreshReuse: RefreshReuseRule
   /** How programs that are not listed become clients. */
   readonly newClients?: NewClients | undefined
-  /** Put before refresh tokens, codes and token ids, so that a leak scan knows them by sight. */
-  readonly prefixes?: { readonly refreshToken: string; readonly code: string; readonly jti: string }
+  readonly prefixes?: SecretPrefixes
   readonly onSecret: (kind: SecretKind, value: string) => void
   /** An error of the sandbox's own. */
   readonly onError: (error: unknown) => void
@@ -262,7 +271,7 @@ function featureSettings(options: SandboxProviderOptions): NonNullable<Configura
 }
 
 function newClientSecret({ onSecret, prefixes }: SandboxProviderOptions): string {
-  const secret = `${prefixes === undefined ? '' : 'CNRY-CS-'}${randomBytes(32).toString('base64url')}`
+  const secret = `${prefixes?.clientSecret ?? ''}${randomBytes(32).toString('base64url')}`
   onSecret('client_secret', secret)
   return secret
 }

@@ -46,6 +46,7 @@ const prefixes = {
   refreshToken: canaryPrefixes.refreshToken,
   code: canaryPrefixes.code,
   jti: canaryPrefixes.accessToken,
+  clientSecret: canaryPrefixes.clientSecret,
 }
 
 type Common = Pick<FaultyFront, 'fail' | 'received' | 'stop'> & {

@@ -5,6 +5,7 @@ import { type DemoSandbox, notesRefreshBeforeSeconds, notesTokenSeconds } from '
 import type { Narrator } from './narrator.ts'
 import { followConnectLink } from './person-at-browser.ts'
 import { createScriptedBrowser } from './scripted-browser.ts'
+import { tokenExchangeGrant } from './subject-token-exchange.ts'
 import { createToolProxy, type ToolAnswer, type ToolCall, type ToolProxy } from './tool-proxy.ts'
 
 const concurrentCalls = 20
@@ -130,7 +131,7 @@ export async function runGuidedTour(
   narrator.check('Reports knows her as ada', report.kind === 'result' && reportOwner === 'ada')
   narrator.check(
     'one exchange served both calls (RFC 8693)',
-    identityProvider.requests({ grantType: exchangeGrant, account: 'ada' }).length === 1,
+    identityProvider.requests({ grantType: tokenExchangeGrant, account: 'ada' }).length === 1,
   )
 
   narrator.step('Ada disconnects Notes')
@@ -184,8 +185,6 @@ export async function runGuidedTour(
     narrator.check('no record holds a token, code, secret or key', !sandbox.holdsSecret(seen.text))
   }
 }
-
-const exchangeGrant = 'urn:ietf:params:oauth:grant-type:token-exchange'
 
 async function signInAgents({ identityProvider }: DemoSandbox): Promise<Record<Name, string>> {
   const [ada, grace, linus] = await Promise.all(
