@@ -1,5 +1,7 @@
 import * as z from 'zod'
+import { type ActivityColumn, activityColumns } from '../core/ports/activity-batches.ts'
 import { CommandFailure } from './cli-error.ts'
+import { parseJson } from './parse-json.ts'
 import type { CliOutput } from './services.ts'
 import { printableJson, renderCsv, renderTable } from './terminal-text.ts'
 
@@ -29,26 +31,7 @@ export const activityRecord = z.object({
 })
 export type PrintedRecord = z.output<typeof activityRecord>
 
-/** The columns of a CSV export, in the order of the record's fields. */
-const columns = [
-  'id',
-  'occurred_at',
-  'request_id',
-  'type',
-  'user_id',
-  'issuer',
-  'actor_kind',
-  'actor_id',
-  'upstream',
-  'action',
-  'method',
-  'outcome',
-  'reason',
-  'duration_ms',
-  'details',
-] as const
-
-function cellsOf(record: PrintedRecord): Record<(typeof columns)[number], string | null> {
+function cellsOf(record: PrintedRecord): Record<ActivityColumn, string | null> {
   const { actor, duration_ms: duration, details, ...fields } = record
   return {
     ...fields,
@@ -60,12 +43,12 @@ function cellsOf(record: PrintedRecord): Record<(typeof columns)[number], string
 }
 
 export function recordsAsCsv(records: readonly PrintedRecord[]): string {
-  return renderCsv([columns, ...records.map(rowOf)])
+  return renderCsv([activityColumns, ...records.map(rowOf)])
 }
 
 function rowOf(record: PrintedRecord): readonly (string | null)[] {
   const cells = cellsOf(record)
-  return columns.map((column) => cells[column])
+  return activityColumns.map((column) => cells[column])
 }
 
 const tableHead = [
@@ -111,7 +94,7 @@ export function createRecordPrinter(
   { out, columns: terminal }: Pick<CliOutput, 'out' | 'columns'>,
 ): { readonly print: (record: PrintedRecord) => void; readonly end: () => void } {
   let printed = 0
-  if (format === 'csv') out(renderCsv([columns]))
+  if (format === 'csv') out(renderCsv([activityColumns]))
   const print = {
     csv: (record: PrintedRecord) => out(renderCsv([rowOf(record)])),
     ndjson: (record: PrintedRecord) => out(`${printableJson(record, 0)}\n`),
@@ -156,19 +139,11 @@ export function parseRecord(json: string): PrintedRecord {
   throw new CommandFailure('The answer is not one of onbehalf. Is --url the address of the broker?')
 }
 
-function parseJson(json: string): unknown {
-  try {
-    return JSON.parse(json)
-  } catch {
-    return undefined
-  }
-}
-
 /** One record, a field a line. */
 export function recordAsTable(record: PrintedRecord): string {
   const cells = cellsOf(record)
   return renderTable(
     ['FIELD', 'VALUE'],
-    columns.map((column) => [column, cells[column]]),
+    activityColumns.map((column) => [column, cells[column]]),
   )
 }

@@ -15,6 +15,7 @@ import { type Command, type CommandContext, exitCodes } from './command.ts'
 import { configOption, withConfiguration } from './config-file.ts'
 import { splitLines } from './lines.ts'
 import { outputOption, readFormat } from './output-format.ts'
+import { parseJson } from './parse-json.ts'
 import { clearLine, progressBar } from './progress-bar.ts'
 import { printable, printableJson, renderCsv } from './terminal-text.ts'
 
@@ -237,12 +238,4 @@ function publicKeysIn(text: string): string[] {
       return []
     }
   })
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
-  }
 }

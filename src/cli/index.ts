@@ -21,16 +21,6 @@ import { smoke } from './smoke.ts'
 import { upstreamProbe } from './upstream-probe.ts'
 import type { CliEnvironment, CliOutput, CliServices } from './services.ts'
 
-export type {
-  CliEnvironment,
-  CliOutput,
-  CliServices,
-  Configuration,
-  ConfigurationProblem,
-  KeyStatus,
-  RewrapReport,
-} from './services.ts'
-
 const commands: readonly Command[] = [
   demo,
   init,

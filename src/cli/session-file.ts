@@ -6,6 +6,7 @@ import * as z from 'zod'
 import { Secret } from '../core/secret.ts'
 import type { PersonSession } from '../oauth/person-sign-in.ts'
 import { CommandFailure } from './cli-error.ts'
+import { parseJson } from './parse-json.ts'
 import type { CliEnvironment } from './services.ts'
 import { printable } from './terminal-text.ts'
 
@@ -200,14 +201,6 @@ function plainOf({ accessToken, refreshToken, client, expiresAt, ...session }: P
     accessToken: accessToken.reveal(),
     expiresAt: expiresAt?.toISOString(),
     refreshToken: refreshToken?.reveal(),
-  }
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text)
-  } catch {
-    return undefined
   }
 }
 
