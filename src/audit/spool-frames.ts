@@ -13,7 +13,7 @@ const MAGIC = 0x0b5b_e41f
 export const HEADER_BYTES = 24
 const CHECKED_FROM = 8
 /** Room for thousands of records. What claims to be longer is damaged. */
-export const LONGEST_TEXT_BYTES = 16 * 1024 * 1024
+const LONGEST_TEXT_BYTES = 16 * 1024 * 1024
 
 export type Frame = {
   /** Of its first record. */

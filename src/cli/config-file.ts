@@ -11,7 +11,7 @@ export const configOption: Readonly<Record<string, CommandOption>> = {
 }
 
 /** The file as it was named, for messages. */
-export function configFileName({ options, env }: CommandContext): string {
+function configFileName({ options, env }: CommandContext): string {
   const fromEnvironment = env['ONBEHALF_CONFIG']
   return (
     options.value('config') ??

@@ -1,6 +1,7 @@
 import type { Upstream, UpstreamCredential } from '../core/upstream.ts'
 import { readClientAuthentication } from './client-authentication.ts'
-import { type Preset, presets } from './presets/index.ts'
+import { presets } from './presets/index.ts'
+import type { Preset } from './presets/preset.ts'
 import type { Path, Report } from './problem.ts'
 import type { ConfigFile } from './schema.ts'
 import {

@@ -11,7 +11,7 @@ import {
   text,
 } from './schema-values.ts'
 
-export const signatureAlgorithms = [
+const signatureAlgorithms = [
   'RS256',
   'RS384',
   'RS512',
@@ -172,7 +172,6 @@ export const identitySchema = z
   .describe('Who is calling.')
   .meta({ standIn: { issuers: [{ issuer: 'https://stand-in.invalid' }] } })
 
-export type FileIdentity = z.output<typeof identitySchema>
 export type FileIssuer = z.output<typeof issuer>
 export type FileLogin = z.output<typeof login>
 export type FileService = z.output<typeof service>

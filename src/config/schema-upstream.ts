@@ -15,7 +15,7 @@ import {
 /** Known, so that they are refused by their own sentence, and not offered. */
 export const laterModes = ['id_jag'] as const
 
-export const credentialModes = [
+const credentialModes = [
   'oauth_connect',
   'token_exchange',
   'entra_obo',

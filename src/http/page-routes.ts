@@ -82,7 +82,7 @@ export function configured(signIn: SignIn | undefined): SignIn {
   })
 }
 
-export function viewerOf(session: Session): Viewer {
+function viewerOf(session: Session): Viewer {
   const { person, csrfToken } = session
   return {
     name: person.email ?? person.userId,

@@ -156,7 +156,7 @@ const refusalsOf: Record<keyof CallerOf | 'service', readonly ErrorCode[]> = {
 }
 
 /** An error as it is written: RFC 9457 `application/problem+json`. */
-export const problemSchema = z
+const problemSchema = z
   .object({
     type: z.string().describe('Where this code is explained'),
     title: z.string(),
@@ -188,7 +188,7 @@ function refusalAnswers(codes: readonly ErrorCode[]) {
 }
 
 /** `/a/{b}` as Hono writes it: `/a/:b`. */
-export function routingPath(path: string): string {
+function routingPath(path: string): string {
   return path.replaceAll(/\/\{(\w+)\}/g, '/:$1')
 }
 

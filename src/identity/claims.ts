@@ -11,7 +11,7 @@ export const clockToleranceSeconds = 30
  * A claim by its name. A name that is itself a member wins (`https://example.com/roles`), otherwise dots lead into nested
  * objects (`realm_access.roles`). Undefined when there is none. Own members only, so `__proto__` names nothing.
  */
-export function readClaim(claims: Claims, name: string): unknown {
+function readClaim(claims: Claims, name: string): unknown {
   if (Object.hasOwn(claims, name)) return claims[name]
   let value: unknown = claims
   for (const part of name.split('.')) {

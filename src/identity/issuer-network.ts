@@ -8,8 +8,8 @@ import {
 import { type Claims, isObject } from './claims.ts'
 import type { IssuerFailureKind } from './identity-log.ts'
 
-export const issuerDeadlineMs = 5000
-export const issuerMaxBytes = 256 * 1024
+const issuerDeadlineMs = 5000
+const issuerMaxBytes = 256 * 1024
 
 /** Why an issuer could not be asked. Holds nothing of its answer. */
 export class IssuerFailure extends Error {

@@ -5,10 +5,8 @@ import { microsoft } from './microsoft.ts'
 import type { Preset } from './preset.ts'
 import { slack } from './slack.ts'
 
-export type { Preset } from './preset.ts'
-
 export const presetNames = ['atlassian', 'github', 'google', 'microsoft', 'slack'] as const
-export type PresetName = (typeof presetNames)[number]
+type PresetName = (typeof presetNames)[number]
 
 export const presets: Readonly<Record<PresetName, Preset>> = {
   atlassian,

@@ -21,7 +21,7 @@ export type ClusterPaths = {
   readonly state: string
 }
 
-export const DATABASE_USER = 'onbehalf'
+const DATABASE_USER = 'onbehalf'
 export const SOCKET_PORT = 5432
 
 export function clusterPaths(dataDir: string): ClusterPaths {
