@@ -123,6 +123,20 @@ describe('/mcp, with large messages', () => {
     })
   })
 
+  it('T12: one that is deeper than any stack asks for its person, and its retry goes up', async () => {
+    const deep = `${'{"b":['.repeat(60_000)}{"z":0,"a":"\\u0000"},2${']}'.repeat(60_000)}`
+    const withDeep = (given: Json) => tool({ arguments: 'DEEP', ...given }).replace('"DEEP"', deep)
+    const prompt = await send('ada', withDeep({}), toolHead)
+    const { resultType, requestState } = prompt.body['result'] as Json
+    expect(resultType).toBe('input_required')
+    await broker.connect('ada')
+    const inputResponses = { onbehalf_connect: { action: 'accept' } }
+    const retry = withDeep({ requestState, inputResponses })
+    expect((await send('ada', retry, toolHead)).status).toBe(200)
+    expect(hits().map(({ body }) => body.toString())).toEqual([withDeep({})])
+    await broker.call('DELETE', '/api/v1/connections/files', 'ada')
+  })
+
   describe('V18: what an initialize leaves behind', () => {
     const initialize = (more: Json) => {
       const params = { protocolVersion: '2025-11-25', capabilities: {}, ...more }

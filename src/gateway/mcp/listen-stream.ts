@@ -4,6 +4,7 @@ import { beginEvents, sendEvent, sendJson } from './answers.ts'
 import { listChanged, listNames, promisedCapabilities } from './healthy-server.ts'
 import { goingOn, type GoOn, type HeldStreams, isNoStream, newStream } from './held-streams.ts'
 import { errorCode, errorOf, isObject, type McpMessage } from './json-rpc.ts'
+import { jsonText } from './json-text.ts'
 import type { KnownServers } from './known-servers.ts'
 import { metaKey } from './revisions.ts'
 import { mcpTarget } from './target.ts'
@@ -39,7 +40,7 @@ export function createListenStream(ports: {
     })
     const goOn: GoOn = async (credential) => {
       for (const name of honored) sendEvent(answer, listChanged(name, { _meta }))
-      const content = Buffer.from(JSON.stringify(message.source))
+      const content = Buffer.from(jsonText(message.source))
       const outcome = await forwarder.forward(
         {
           call,

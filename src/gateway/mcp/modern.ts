@@ -17,6 +17,7 @@ import {
 import { disagreement } from './header-agreement.ts'
 import { healthyResult, isAnsweredHere } from './healthy-server.ts'
 import { errorCode, errorOf, isObject, isRequest, type McpMessage } from './json-rpc.ts'
+import { jsonText } from './json-text.ts'
 import type { KnownServers } from './known-servers.ts'
 import { promptAnswer, type RequestStates, withoutPrompt } from './request-state.ts'
 import { metaKey, modernRevision, sessionRevisions } from './revisions.ts'
@@ -75,7 +76,7 @@ export function createModernMcp(ports: {
     const body: GatewayBody =
       state.kind === 'foreign'
         ? received
-        : { kind: 'whole', content: Buffer.from(JSON.stringify(withoutPrompt(message))) }
+        : { kind: 'whole', content: Buffer.from(jsonText(withoutPrompt(message))) }
     const asksWho = message.method === 'server/discover'
     let outcome: Awaited<ReturnType<Forwarder['forward']>>
     try {

@@ -5,6 +5,7 @@ import type { Clock } from '../../core/ports/clock.ts'
 import type { Sealer } from '../../core/ports/sealer.ts'
 import { Secret } from '../../core/secret.ts'
 import { isObject, type JsonObject, type McpMessage } from './json-rpc.ts'
+import { canonicalJson } from './json-text.ts'
 
 /** The member of `inputResponses` that answers our connect prompt. */
 export const promptName = 'onbehalf_connect'
@@ -99,19 +100,9 @@ export function withoutPrompt({ source }: McpMessage): JsonObject {
 /** Of the method and everything that makes the call what it is; ids and `_meta` differ between tries. */
 function digestOf({ method, source }: McpMessage): string {
   const { _meta, requestState: _state, inputResponses: _answers, ...call } = paramsIn(source)
-  return hash('sha256', `${method}\n${canonical(call)}`, 'base64url')
+  return hash('sha256', `${method}\n${canonicalJson(call)}`, 'base64url')
 }
 
 function paramsIn({ params }: JsonObject): JsonObject {
   return isObject(params) ? params : {}
-}
-
-/** JSON with the members of objects in order, because a client may write them in another one when it tries again. */
-function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`
-  if (!isObject(value)) return JSON.stringify(value) ?? 'null'
-  const members = Object.keys(value)
-    .toSorted()
-    .map((name) => `${JSON.stringify(name)}:${canonical(value[name])}`)
-  return `{${members.join(',')}}`
 }
