@@ -36,18 +36,7 @@ function buildUpstream(job: Job): Upstream {
   if (allow.allowed) {
     report.warning(allow.setting, 'lets requests for this upstream reach private addresses')
   }
-  const clientId = file.identity.login?.client_id
-  if (upstream.external_url !== undefined && upstream.external_url === clientId) {
-    const reads = [
-      [...path, 'external_url'],
-      ['identity', 'login', 'client_id'],
-    ]
-    report.problem(
-      [...path, 'external_url'],
-      'is an accepted audience and also identity.login.client_id, so ID tokens would pass as access tokens',
-      reads,
-    )
-  }
+  checkAudiences(job)
   return {
     name,
     displayName: upstream.display_name ?? name,
@@ -62,6 +51,30 @@ function buildUpstream(job: Job): Upstream {
       idleMs: upstream.timeouts.idle * 1000,
     },
     credential: buildCredential(job),
+  }
+}
+
+/** What a token for this upstream may be for besides the issuer's audiences; none of it may be what ID tokens are for. */
+function checkAudiences({ name, upstream, file, report }: Job): void {
+  const clientId = file.identity.login?.client_id
+  if (clientId === undefined) return
+  const clientIdPath = ['identity', 'login', 'client_id']
+  const externalUrlPath = ['upstreams', name, 'external_url']
+  const message = 'so ID tokens would pass as access tokens'
+  if (upstream.external_url === clientId) {
+    report.problem(
+      externalUrlPath,
+      `is an accepted audience and also identity.login.client_id, ${message}`,
+      [externalUrlPath, clientIdPath],
+    )
+  }
+  const door = upstream.kind === 'mcp' ? 'mcp' : 'proxy'
+  if (clientId === `${file.public_url}/${door}/${name}`) {
+    report.problem(clientIdPath, `is also the audience of upstreams.${name}, ${message}`, [
+      clientIdPath,
+      ['public_url'],
+      ['upstreams', name, 'kind'],
+    ])
   }
 }
 
@@ -80,6 +93,9 @@ function buildCredential(job: Job): UpstreamCredential {
   const endpoints = endpointsOf(written, preset)
 
   checkEndpoints(job, endpoints, path)
+  if (written.idp !== undefined && written.mode !== 'id_jag') {
+    report.warning([...path, 'idp'], `is not used with mode: ${written.mode}`)
+  }
   if (upstream.credential === undefined && upstream.kind === 'http') {
     report.problem([...path, 'mode'], 'is required for an http upstream', [
       path,

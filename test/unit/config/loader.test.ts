@@ -370,6 +370,11 @@ describe('warnings', () => {
       credentialWith({ client_auth: 'none', client_secret: 'x' }),
       'upstreams.files.credential.client_secret',
     ],
+    [
+      'where the assertion of another mode comes from',
+      credentialWith({ idp: { issuer: 'https://idp.example.com', client_id: 'x' } }),
+      'upstreams.files.credential.idp',
+    ],
   ])('tell of %s', async (_name, file, path) => {
     expect((await warningsOf(file)).map((warning) => warning.path)).toEqual([path])
   })

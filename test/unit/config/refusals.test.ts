@@ -235,6 +235,28 @@ describe('what is refused at start', () => {
       'upstreams.files.external_url',
       /also identity\.login\.client_id/,
     ],
+    [
+      'the address of an upstream here as the client id of the sign-in',
+      {
+        ...upstreamWith({ credential: credential() }),
+        ...identityWith({
+          login: { ...goodLogin, client_id: 'https://broker.example.com/mcp/files' },
+        }),
+      },
+      'identity.login.client_id',
+      /also the audience of upstreams\.files/,
+    ],
+    [
+      'the same of an http upstream',
+      {
+        ...upstreamWith({ kind: 'http', credential: credential() }),
+        ...identityWith({
+          login: { ...goodLogin, client_id: 'https://broker.example.com/proxy/files' },
+        }),
+      },
+      'identity.login.client_id',
+      /also the audience of upstreams\.files/,
+    ],
   ])
 
   it('M-C4: refuses a command in the place of a url, which is missing', async () => {
@@ -724,9 +746,11 @@ describe('what does not work yet', () => {
       later,
     ],
     [
-      'idp',
-      credentialWith({ idp: { issuer: 'https://idp.example.com', client_id: 'x' } }),
-      'upstreams.files.credential.idp',
+      'id_jag with the place where the assertion comes from',
+      upstreamWith({
+        credential: { mode: 'id_jag', idp: { issuer: 'https://idp.example.com', client_id: 'x' } },
+      }),
+      'upstreams.files.credential.mode',
       later,
     ],
     [
