@@ -139,6 +139,8 @@ const securityOf: Record<keyof CallerOf | 'service', Record<string, string[]>[]>
 }
 
 const personRefusals = [
+  // A token in the query, or a head that can be read in two ways.
+  'invalid_request',
   'unauthenticated',
   'insufficient_scope',
   'issuer_unavailable',

@@ -81,6 +81,17 @@ describe('/openapi.json', () => {
     }
   })
 
+  it('says where a token in the query is refused, and that a connect may find its upstream unusable', async () => {
+    const { document } = await load()
+    const api = operationsOf(document).filter(({ path }) => path.startsWith('/api/'))
+    for (const { path, method, operation } of api) {
+      expect(Object.keys(operation.responses), `${method} ${path}`).toContain('400')
+    }
+    const connect = document.paths['/api/v1/connections/{upstream}/connect']?.['post']
+    expect(connect?.responses['502']?.description).toContain('upstream_misconfigured')
+    expect(connect?.responses['503']?.description).toContain('upstream_unavailable')
+  })
+
   it('declares every parameter of a path, and refers only to what it holds', async () => {
     const { document } = await load()
     for (const { path, method, operation } of operationsOf(document)) {

@@ -58,7 +58,7 @@ export function addActivityReportRoutes(
           description: 'The counts, each with the fields that they were told apart by.',
           content: { type: 'application/json', schema: z.object({ items: z.array(count) }) },
         },
-        refusals: ['invalid_request'],
+        refusals: [],
       },
     },
     async (c) => {
@@ -100,7 +100,7 @@ export function addActivityReportRoutes(
           description: 'One record a line, as NDJSON or CSV.',
           content: { type: 'application/x-ndjson', schema: z.string() },
         },
-        refusals: ['invalid_request'],
+        refusals: [],
       },
     },
     async (c) => {

@@ -27,7 +27,7 @@ export function addActivityStreamRoute(
           description: 'Events, until the right to read them ends.',
           content: { type: 'text/event-stream', schema: z.string() },
         },
-        refusals: ['invalid_request'],
+        refusals: [],
       },
     },
     async (c, _caller, stillMayCall) => {

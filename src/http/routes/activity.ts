@@ -36,7 +36,7 @@ export function addActivityRoutes(routes: Routes, services: Pick<HttpServices, '
         summary: 'Who used what',
         query: activityQuery,
         success,
-        refusals: ['invalid_request'],
+        refusals: [],
       },
     },
     async (c) => {
@@ -81,7 +81,7 @@ export function addActivityRoutes(routes: Routes, services: Pick<HttpServices, '
         description: 'A filter by person narrows this as any other does: nobody else is found.',
         query: activityQuery,
         success,
-        refusals: ['invalid_request'],
+        refusals: [],
       },
     },
     async (c, { person }) => {

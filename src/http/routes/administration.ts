@@ -77,7 +77,7 @@ export function addAdministrationRoutes(
             schema: z.object({ connections: z.array(administered) }),
           },
         },
-        refusals: ['invalid_request'],
+        refusals: [],
       },
     },
     async (c) => {
@@ -124,7 +124,7 @@ export function addAdministrationRoutes(
           'Ends their sessions, stored sign-in token, open connects and connections, and refuses every bearer issued to them until now and any assertion of them until a later bearer or sign-in. Both ids are percent-encoded.',
         params: person,
         success: { status: 204, description: 'True on every replica.' },
-        refusals: ['invalid_request', 'audit_unavailable'],
+        refusals: ['audit_unavailable'],
       },
     },
     async (c, { actor }) => {
@@ -145,7 +145,7 @@ export function addAdministrationRoutes(
         summary: 'Disconnect a person from an upstream',
         params: person.extend({ upstream: z.string() }),
         success: { status: 204, description: 'There is no connection any more.' },
-        refusals: ['invalid_request', 'unknown_upstream', 'audit_unavailable'],
+        refusals: ['unknown_upstream', 'audit_unavailable'],
       },
     },
     async (c, { actor }) => {

@@ -133,7 +133,13 @@ export function addConnectionRoutes(
           description: 'A link for one use, by me alone.',
           content: { type: 'application/json', schema: connectAnswer },
         },
-        refusals: ['invalid_request', 'unknown_upstream', 'policy_denied', 'not_connectable'],
+        refusals: [
+          'unknown_upstream',
+          'policy_denied',
+          'not_connectable',
+          'upstream_misconfigured',
+          'upstream_unavailable',
+        ],
       },
     },
     async (c, { person }) => {
@@ -163,13 +169,7 @@ export function addConnectionRoutes(
         params: upstreamParameter,
         body: { schema: keyBody, required: true },
         success: { status: 204, description: 'The key is stored, and used on every replica.' },
-        refusals: [
-          'invalid_request',
-          'unknown_upstream',
-          'policy_denied',
-          'not_connectable',
-          'audit_unavailable',
-        ],
+        refusals: ['unknown_upstream', 'policy_denied', 'not_connectable', 'audit_unavailable'],
       },
     },
     async (c, { person }) => {
