@@ -8,6 +8,9 @@ const longestWayMs = 25
  * The database's clock, as far as it can be known here: what it last said, and what has passed since on a clock that nobody sets.
  * Replicas whose own clocks are minutes apart agree by it on when a credential ends. Before the database has said anything it is
  * this machine's.
+ *
+ * An answer says the time to within what it took: on a busy machine a statement may be on its way for seconds. One that is slower
+ * than what is known counts only where it shows that to be wrong.
  */
 export function createDatabaseClock(
   ports: { readonly monotonicMs: () => number; readonly wallMs: () => number } = {
@@ -20,11 +23,17 @@ export function createDatabaseClock(
 } {
   const { monotonicMs, wallMs } = ports
   let aheadMs: number | undefined
+  let knownWithinMs = 0
   return {
     now: () => new Date(aheadMs === undefined ? wallMs() : monotonicMs() + aheadMs),
     heard({ sentAtMs, now }) {
-      const wayMs = Math.min(longestWayMs, (monotonicMs() - sentAtMs) / 2)
-      aheadMs = now.getTime() - (sentAtMs + wayMs)
+      const tookMs = monotonicMs() - sentAtMs
+      const mostAheadMs = now.getTime() - sentAtMs
+      const fits =
+        aheadMs !== undefined && aheadMs <= mostAheadMs && aheadMs >= mostAheadMs - tookMs
+      if (fits && tookMs > Math.max(2 * longestWayMs, knownWithinMs)) return
+      aheadMs = mostAheadMs - Math.min(longestWayMs, tookMs / 2)
+      knownWithinMs = tookMs
     },
   }
 }

@@ -61,4 +61,21 @@ describe('the database’s clock', () => {
     clock.heard({ sentAtMs: 1000, now: new Date(start) })
     expect(clock.now().getTime()).toBe(start + 5000 - 25)
   })
+
+  it('is moved by no slow answer that fits what a quick one said, and by one that does not', () => {
+    let monotonic = 1000
+    const clock = createDatabaseClock({ monotonicMs: () => monotonic, wallMs: () => 0 })
+    const hear = (tookMs: number, now: number) => {
+      monotonic += tookMs
+      clock.heard({ sentAtMs: monotonic - tookMs, now: new Date(now) })
+      return clock.now().getTime()
+    }
+    // The first may be as slow as it likes, and a quicker one knows better.
+    expect(hear(4000, start + 3990)).toBe(start + 7965)
+    expect(hear(2, start + 4001)).toBe(start + 4002)
+    // This statement reached the database two seconds after it was sent.
+    expect(hear(2100, start + 6010)).toBe(start + 6102)
+    // Somebody has set the database's clock.
+    expect(hear(100, start + 3_600_000)).toBe(start + 3_600_075)
+  })
 })
