@@ -102,7 +102,7 @@ describe('the recorder and a database with troubles', () => {
       while (!done.signal.aborted) {
         await reading.sql`
           select pg_terminate_backend(pid) from pg_stat_activity
-          where query like '%INSERT INTO activity%' and pid <> pg_backend_pid()`
+          where query like '%INSERT INTO activity%' and pid <> pg_backend_pid() and datname = current_database()`
         await sleep(3)
       }
     })()
@@ -128,7 +128,10 @@ describe('the recorder and a database with troubles', () => {
     const release = await holdTable(log.url)
     recordAll(names(0, 250))
     await expect
-      .poll(() => reading.sql`select 1 from pg_stat_activity where wait_event_type = 'Lock'`)
+      .poll(
+        () => reading.sql`
+          select 1 from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+      )
       .toHaveLength(1)
     door.stall()
     await release()
