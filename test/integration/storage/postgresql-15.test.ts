@@ -2,7 +2,6 @@ import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { chown, mkdtemp, rm, writeFile } from 'node:fs/promises'
-import net from 'node:net'
 import os from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -12,6 +11,7 @@ import { type Database, openDatabase } from '../../../src/storage/database.ts'
 import { maintain } from '../../../src/storage/maintenance.ts'
 import { migrate, requireCurrentSchema } from '../../../src/storage/migrate.ts'
 import { connectTo } from '../../support/postgres-client.ts'
+import { findTestPort } from '../../support/test-port.ts'
 import { untrustedCertificate } from '../../support/untrusted-certificate.ts'
 
 const binaries = '/usr/lib/postgresql/15/bin'
@@ -38,7 +38,7 @@ async function startSystemPostgres() {
     await writeFile(join(data, name), text, { mode: 0o600 })
     if (user !== undefined) await chown(join(data, name), user.uid, user.gid)
   }
-  const port = await freePort()
+  const port = await findTestPort()
   const server = spawn(
     join(binaries, 'postgres'),
     [
@@ -75,15 +75,6 @@ function ordinaryUser(): { uid: number; gid: number } | undefined {
   return { uid: Number(ids[0]), gid: Number(ids[1]) }
 }
 
-async function freePort(): Promise<number> {
-  const server = net.createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  if (address === null || typeof address === 'string') throw new Error('no port')
-  return address.port
-}
-
 const hasIpv6 = Object.values(os.networkInterfaces()).some((addresses) =>
   addresses?.some(({ address }) => address === '::1'),
 )
@@ -92,7 +83,7 @@ describe.runIf(isThere)('PostgreSQL 15, over TCP', () => {
   let server: Awaited<ReturnType<typeof startSystemPostgres>>
   beforeAll(async () => {
     server = await startSystemPostgres()
-    const giveUpAt = Date.now() + 15_000
+    const giveUpAt = Date.now() + 60_000
     while (!(await open(server.url).catch(() => undefined))) {
       if (Date.now() > giveUpAt) throw new Error('PostgreSQL 15 did not start')
     }
