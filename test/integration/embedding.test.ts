@@ -32,7 +32,7 @@ describe('a broker inside another program', () => {
     const overHttp = await broker.resolve({ upstream: 'reports', subject_token: subjectToken })
     expect(overHttp.body['value']).toBe(credential.value)
     const rows = await broker.records(2)
-    expect(rows.map(({ action, actor_id }) => `${action} ${actor_id}`)).toEqual([
+    expect(rows.map(({ action, actor_id }) => `${action} ${actor_id}`).toSorted()).toEqual([
       'acquire embedder',
       'inject edge',
     ])

@@ -23,10 +23,10 @@ describe('every operation leaves exactly one record', () => {
 
   /** What an operation records, and nothing more. */
   async function recordsOf(from: TestBroker, operation: () => Promise<unknown>): Promise<string[]> {
-    const before = await settledRecords(from)
+    const known = new Set((await settledRecords(from)).map(({ request_id: id }) => id))
     await operation()
     const after = await settledRecords(from)
-    return after.slice(before.length).map(inWords)
+    return after.filter(({ request_id: id }) => !known.has(id)).map(inWords)
   }
 
   it('M-A1: inject for a stored credential, acquire for a first one, with the method of the upstream', async () => {
@@ -59,6 +59,8 @@ describe('every operation leaves exactly one record', () => {
     await broker.connect('ada')
     // Ended: while it is valid, a renewal that takes its time is nobody's, and the call an injection.
     await broker.age('ada', 'files', { expiresInSeconds: -1 })
+    // What this broker recorded comes when it comes, whatever another one's have come.
+    await settledRecords(broker)
     const again = await broker.startBeside()
     expect(await recordsOf(again, () => again.resolveAs('ada', 'files'))).toEqual([
       'ada files refresh connect success by service edge',
@@ -150,8 +152,10 @@ describe('every operation leaves exactly one record', () => {
     expect((await post(uuid)).headers.get('x-request-id')).toBe(uuid)
     const made = (await post('CNRY-IN-not-a-uuid')).headers.get('x-request-id')
     expect(made).toMatch(/^[\da-f]{8}-/)
-    const rows = await settledRecords(broker)
-    expect(rows.slice(-2).map(({ request_id }) => request_id)).toEqual([uuid, made])
+    const ids = (await settledRecords(broker)).map(({ request_id: id }) => id)
+    expect(ids.filter((id) => id === uuid || id === made).toSorted()).toEqual(
+      [uuid, made].toSorted(),
+    )
   })
 
   it('M-R9: a policy that throws or says no gives no credential', async () => {

@@ -213,10 +213,11 @@ describe('V8: a process that died between the answer and its commit', () => {
     expect(broker.authorizationServer.received('/token')).toHaveLength(asked)
     expect(broker.authorizationServer.reuses()).toBe(0)
     const rows = await broker.records(3)
-    expect(rows.map(({ actor_kind: actor, action }) => `${actor} ${action}`)).toEqual([
-      'user connect',
-      'system refresh',
+    // Two brokers have them written, whose clocks agree well enough for people only.
+    expect(rows.map(({ actor_kind: actor, action }) => `${actor} ${action}`).toSorted()).toEqual([
       'service inject',
+      'system refresh',
+      'user connect',
     ])
     expect((await stat(join(next.dataDir, 'refresh.journal'))).size).toBe(0)
     await next.stop()

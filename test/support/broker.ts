@@ -156,7 +156,7 @@ async function openTestBroker(
       }
     },
     async records(count) {
-      const giveUpAt = Date.now() + 15_000
+      const giveUpAt = Date.now() + 30_000
       for (;;) {
         const rows = await database.database.sql<ActivityRow[]>`
           SELECT user_id, upstream, type, actor_kind, actor_id, action, method, outcome, reason, request_id

@@ -172,7 +172,12 @@ export async function scanDirectory(
   const findings = await Promise.all(
     files.map(async (entry) => {
       const path = join(entry.parentPath, entry.name)
-      return scan.find(`file ${entry.name}`, await readFile(path))
+      // A part of the spool goes when all of it is stored.
+      const bytes = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return Buffer.alloc(0)
+        throw error
+      })
+      return scan.find(`file ${entry.name}`, bytes)
     }),
   )
   return findings.flat()
