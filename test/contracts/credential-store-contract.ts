@@ -396,13 +396,13 @@ export function credentialStoreContract(
         const key = somebody()
         await store.put(key, newCredential('crash'))
         const first = await claimed(key)
-        await pass(key, leaseSeconds - 1)
+        await pass(key, leaseSeconds - 10)
         expect(await replica.claimRenewal(key, first.generation, repeatable)).toBeUndefined()
         expect((await replica.lookAtRenewal(key))?.renewal).toMatchObject({
           leaseEpoch: first.leaseEpoch,
           leasedForSeconds: anyNumber,
         })
-        await pass(key, 2)
+        await pass(key, 11)
         const second = await claimed(key, replica)
         expect(second).toMatchObject({ generation: first.generation, afterLostAnswer: true })
         expect(second.leaseEpoch).toBeGreaterThan(first.leaseEpoch)
@@ -672,13 +672,13 @@ export function credentialStoreContract(
         await store.put(key, newCredential('setback'))
         const claim = await claimed(key)
         const setback = { failure: 'misconfigured', failCount: 4, outcomeKnown: true } as const
-        await store.failRenewal(key, claim, { kind: 'retry', ...setback, retryInSeconds: 5 })
+        await store.failRenewal(key, claim, { kind: 'retry', ...setback, retryInSeconds: 60 })
         expect((await replica.lookAtRenewal(key))?.renewal).toMatchObject({
           leaseEpoch: claim.leaseEpoch,
           leasedForSeconds: undefined,
           setback: { failure: 'misconfigured', retryInSeconds: anyNumber },
         })
-        await pass(key, 6)
+        await pass(key, 61)
         expect((await replica.lookAtRenewal(key))?.renewal.setback).toBeUndefined()
         expect((await claimed(key)).failCount).toBe(4)
         await pass(key, leaseSeconds + 60)

@@ -217,7 +217,7 @@ describe('issueTicket and findTicket', () => {
       SELECT count(*)::int AS ended, max(extract(epoch FROM now() - created_at))::int AS oldest
       FROM connect_ticket WHERE user_id = ${key.userId} AND used_at IS NOT NULL`
     expect(kept?.ended).toBe(100)
-    expect(kept?.oldest).toBeLessThan(110)
+    expect(kept?.oldest).toBeLessThan(200)
     expect(await isOpen(open.ticket)).toBe(true)
     expect(await isOpen(others.ticket)).toBe(true)
   })
@@ -293,9 +293,9 @@ describe('offerTicket', () => {
   it('keeps every link good that it gave within the last minute', async () => {
     const key = somebody()
     const first = await store.offerTicket(ticketFor(key))
-    await pass(key, 8 * 60 + 55)
+    await pass(key, 8 * 60 + 30)
     expect((await store.offerTicket(ticketFor(key))).ticket.reveal()).toBe(first.ticket.reveal())
-    await pass(key, 10)
+    await pass(key, 40)
     const second = await replica.offerTicket(ticketFor(key))
     expect(second.ticket.reveal()).not.toBe(first.ticket.reveal())
     expect(await isOpen(first.ticket)).toBe(true)

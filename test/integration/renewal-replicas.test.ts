@@ -69,14 +69,15 @@ describe('a renewal over two replicas of one database', () => {
 
   it('V10: callers whose credential is still good wait for nobody', async () => {
     // Somebody who made no call yet: others' connections are renewed in the background by now.
-    await start(30, 'grace')
+    await start(55, 'grace')
     const { fault, release } = holdRequest()
     fail(fault, 1)
     const before = received()
     const answers = await storm(20, {}, 'grace')
     expect(statuses(answers)).toEqual([200])
     expect(fingerprints(answers).size).toBe(1)
-    expect(received()).toBe(before + 1)
+    // They may be answered before it has arrived.
+    await expect.poll(received).toBe(before + 1)
     release()
     const renewed = async () =>
       fingerprints([...answers, await other.resolveAs('grace', 'files')]).size
@@ -159,11 +160,13 @@ describe('a renewal over two replicas of one database', () => {
     await start(-1)
     const before = received()
     fail(json(401, { error: 'invalid_client' }))
+    const begunMs = performance.now()
     const answers = await storm(40)
     expect(statuses(answers)).toEqual([502])
     expect(statuses(await storm(10))).toEqual([502])
-    // One for those who came together; the next waited until another was due.
-    expect(received() - before).toBeLessThanOrEqual(4)
+    // One for those who came together; the next waited until another was due, and on a slow machine so did some of them.
+    const mostTries = 4 + Math.floor((performance.now() - begunMs) / 1000)
+    expect(received() - before).toBeLessThanOrEqual(mostTries)
     heal?.()
     expect(statuses(await storm(2))).toEqual([200])
   })
@@ -172,11 +175,14 @@ describe('a renewal over two replicas of one database', () => {
     await start(-1)
     const before = received()
     fail(json(500, {}))
+    const begunMs = performance.now()
     for (const answer of [...(await storm(20)), ...(await storm(4))]) {
       expect(answer.status).toBe(503)
       expect(answer.headers.get('retry-after')).toMatch(/^[1-9]\d*$/)
     }
-    expect(received()).toBe(before + 1)
+    // The pause is a second at least; on a machine that is quick enough it is one.
+    const mostTries = 1 + Math.floor((performance.now() - begunMs) / 1000)
+    expect(received() - before).toBeLessThanOrEqual(mostTries)
   })
 
   it('V8: whoever waits for a replica that died takes over when its lease ends, and is served', async () => {
@@ -230,16 +236,16 @@ describe('a renewal over two replicas of one database', () => {
     await start(-1)
     const { fault, release } = holdRequest(true)
     fail(fault, 1)
-    const before = received()
+    const [before, revokedBefore] = [received(), revoked()]
     const renewing = one.resolveAs('ada', 'files')
     while (received() === before) await new Promise((resolve) => setTimeout(resolve, 20))
     expect((await broker.call('DELETE', '/api/v1/connections/files', 'ada')).status).toBe(204)
-    await expect.poll(revoked).toBe(1)
+    await expect.poll(revoked).toBe(revokedBefore + 1)
     await broker.connect('ada')
     const connected = await broker.resolveAs('ada', 'files')
     release()
     expect(fingerprints([connected, await renewing]).size).toBe(1)
-    await expect.poll(revoked).toBe(2)
+    await expect.poll(revoked).toBe(revokedBefore + 2)
     expect(fingerprints([connected, ...(await storm(4))]).size).toBe(1)
     const renewed = await one.resolveAs('ada', 'files', {
       rejected: connected.body['fingerprint'],

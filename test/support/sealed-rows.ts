@@ -35,6 +35,7 @@ type NewRow = {
 }
 
 const now = new Date()
+let keyNumber = 1_000_000
 const grant = { authorization_server: 'https://as.example.com', client_id: 'onbehalf' }
 
 const rows: { readonly [Each in Table]: (place: Place, generation: number) => NewRow } = {
@@ -135,9 +136,9 @@ const rows: { readonly [Each in Table]: (place: Place, generation: number) => Ne
   },
   activity_signing_key: () => {
     const keyId = randomBytes(8).toString('hex')
-    const number = 1_000_000 + Math.floor(Math.random() * 1_000_000)
+    keyNumber += 1
     return {
-      row: { key_id: keyId, number, public_key: 'x' },
+      row: { key_id: keyId, number: keyNumber, public_key: 'x' },
       contexts: [{ table: 'activity_signing_key', field: 'private_key', keyId }],
     }
   },
