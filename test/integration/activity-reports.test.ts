@@ -151,7 +151,7 @@ describe('GET /api/v1/activity/summary', () => {
     const { hurried } = await openDatabases({
       url: new Secret(testDatabase.url),
       pools: { hurried: 1 },
-      settings: { hurried: { statement_timeout: '50' } },
+      settings: { hurried: { statement_timeout: '500' } },
     })
     const sql = connectTo(testDatabase.url, 1)
     await sql`begin`

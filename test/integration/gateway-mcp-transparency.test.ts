@@ -159,6 +159,9 @@ describe('what works against an MCP server directly works the same through the g
     await expect.poll(() => upstream.slow.begun).toBe(begun + 1)
     await client.transport?.close()
     await call
+    // Long enough for everybody to hear that it has gone.
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    upstream.slow.end()
     await expect.poll(() => upstream.slow.finished).toBe(finished + 1)
   })
 
@@ -319,6 +322,28 @@ describe('an upstream that speaks the 2025 revisions only', () => {
   afterAll(async () => {
     await broker.stop()
     await upstream.stop()
+  })
+
+  it('tells the very first call of 2026-07-28 so, which does not reach it', async () => {
+    const answer = await fetch(`${broker.url}/mcp/files`, {
+      method: 'POST',
+      headers: {
+        authorization: `Bearer ${await broker.tokenOf('ada')}`,
+        'content-type': 'application/json',
+        'mcp-protocol-version': '2026-07-28',
+        'mcp-method': 'tools/list',
+      },
+      body: JSON.stringify({
+        jsonrpc: '2.0',
+        id: 1,
+        method: 'tools/list',
+        params: { _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28' } },
+      }),
+    })
+    expect(answer.status).toBe(400)
+    expect(await answer.json()).toMatchObject({ id: 1, error: { code: -32022 } })
+    // What it was asked itself is all.
+    expect(upstream.holders).toHaveLength(1)
   })
 
   it('tells a client of 2026-07-28 so, who goes on with what it speaks', async () => {

@@ -69,7 +69,7 @@ describe('the gateway of a replica that does not hear from its database', () => 
   it.each(['shut', 'stall'] as const)(
     'P13: %s: cuts every stream once it has not for too long, refuses calls, and is well again with it',
     async (how) => {
-      await expect.poll(status, { timeout: 15_000 }).toBe(200)
+      await expect.poll(status).toBe(200)
       const { session, reader: waiting } = await waitingStream()
       const stream = readEvents(await call('/proxy/reports/events'))
       await expect.poll(stream.text).not.toBe('')
@@ -77,9 +77,13 @@ describe('the gateway of a replica that does not hear from its database', () => 
       const aborted = upstream.aborted()
       const isOpen = () => stream.ended() === undefined && waiting.ended() === undefined
 
+      const begunMs = performance.now()
       door[how]()
       // For as long as nobody may have been answered that a connection is gone, all goes on.
-      expect([await status(), isOpen()]).toEqual([200, true])
+      const seen = [await status(), isOpen()]
+      const wasQuick = performance.now() - begunMs < freshForMs / 3
+      // On a machine that stood still meanwhile, that time may be over.
+      if (wasQuick) expect(seen).toEqual([200, true])
       const ends = () => [stream.ended(), waiting.ended()]
       await expect.poll(ends, { timeout: 20_000 }).toEqual(['cut', 'cut'])
       await expect.poll(upstream.aborted).toBe(aborted + 1)
@@ -100,7 +104,7 @@ describe('the gateway of a replica that does not hear from its database', () => 
       expect(upstream.hits.length).toBe(hits)
 
       door.open()
-      await expect.poll(status, { timeout: 15_000 }).toBe(200)
+      await expect.poll(status).toBe(200)
       // The session outlives it.
       const again = readEvents(await call('/mcp/files', { headers: session }))
       await expect.poll(again.text).not.toBe('')

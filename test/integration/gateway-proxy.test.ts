@@ -14,7 +14,8 @@ describe('/proxy: plain HTTP upstreams, each call with its own person’s creden
     broker = await startTestBroker({
       change(config) {
         config.upstreams.reports['url'] = `${upstream.url}/base`
-        config.upstreams.reports['timeouts'] = { head: '4s' }
+        const hasty = { ...config.upstreams.reports, timeouts: { head: '2s' } }
+        Object.assign(config.upstreams, { hasty })
         config['allowed_origins'] = ['https://client.example.com']
       },
     })
@@ -25,10 +26,15 @@ describe('/proxy: plain HTTP upstreams, each call with its own person’s creden
   })
   afterEach(() => upstream.answerWith(undefined))
 
-  async function call(person: string, path: string, init: RequestInit = {}): Promise<Response> {
+  async function call(
+    person: string,
+    path: string,
+    init: RequestInit = {},
+    of = 'reports',
+  ): Promise<Response> {
     const headers = new Headers(init.headers)
     headers.set('authorization', `Bearer ${await broker.tokenOf(person)}`)
-    return fetch(`${broker.url}/proxy/reports${path}`, { redirect: 'manual', ...init, headers })
+    return fetch(`${broker.url}/proxy/${of}${path}`, { redirect: 'manual', ...init, headers })
   }
 
   const lastHit = () => upstream.hits.at(-1)
@@ -257,7 +263,7 @@ describe('/proxy: plain HTTP upstreams, each call with its own person’s creden
 
   it('P20: an upstream that does not answer in time is 504', async () => {
     upstream.answerWith(() => {})
-    const answer = await call('ada', '/slow')
+    const answer = await call('ada', '/slow', {}, 'hasty')
     expect(answer.status).toBe(504)
     expect(await answer.json()).toMatchObject({ code: 'upstream_timeout' })
   })
@@ -267,12 +273,14 @@ describe('/proxy: plain HTTP upstreams, each call with its own person’s creden
     const answer = await call('ada', '/gone')
     expect(answer.status).toBe(503)
     expect(await answer.json()).toMatchObject({ code: 'upstream_unavailable' })
+    let breakOff = () => {}
     upstream.answerWith((request, response) => {
       response.writeHead(200, { 'content-length': '100' })
       response.write('some')
-      setTimeout(() => request.socket.destroy(), 20)
+      breakOff = () => request.socket.destroy()
     })
     const cut = await call('ada', '/gone')
+    breakOff()
     await expect(cut.text()).rejects.toThrow()
   })
 

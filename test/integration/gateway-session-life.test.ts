@@ -25,6 +25,18 @@ describe('a session of the gateway’s and the upstream’s own behind it', () =
       return text === '' ? method : (JSON.parse(text) as Json)['method']
     })
 
+  /** Holds the next `initialize`, and gives what answers it. */
+  function holdInitialize(): { readonly goOn: () => void } {
+    const held = { goOn: () => {} }
+    upstream.answerWith((request, response) => {
+      const message = bodyOf()
+      const answerIt = () => asServer(request, response, message)
+      if (message['method'] === 'initialize') held.goOn = answerIt
+      else answerIt()
+    })
+    return held
+  }
+
   /** An MCP server of 2025. */
   function asServer(
     { method, headers }: IncomingMessage,
@@ -151,26 +163,20 @@ describe('a session of the gateway’s and the upstream’s own behind it', () =
     const second = await placeOf(await call(other, id))
     expect([...sessions.keys()]).toEqual([second])
     expect((await send(broker, 'DELETE', undefined, { session: id })).status).toBe(204)
-    expect([...sessions.keys()]).toEqual([])
+    await expect.poll(() => [...sessions.keys()]).toEqual([])
   })
 
   it('DELETE ends what is just being opened', async () => {
     const { id } = await open()
     await broker.connect('ada')
-    let goOn = () => {}
-    upstream.answerWith((request, response) => {
-      const message = bodyOf()
-      const answerIt = () => asServer(request, response, message)
-      if (message['method'] === 'initialize') goOn = answerIt
-      else answerIt()
-    })
+    const held = holdInitialize()
     const answer = call(broker, id)
     await expect.poll(() => asked().at(-1)).toBe('initialize')
     expect((await send(broker, 'DELETE', undefined, { session: id })).status).toBe(204)
-    goOn()
+    held.goOn()
     expect((await answer).status).toBe(404)
+    await expect.poll(() => asked().at(-1)).toBe('DELETE')
     expect([...sessions.keys()]).toEqual([])
-    expect(asked().at(-1)).toBe('DELETE')
   })
 
   it.each([
@@ -185,6 +191,25 @@ describe('a session of the gateway’s and the upstream’s own behind it', () =
     await send(broker, 'DELETE', undefined, { session: id })
     for (const stream of streams) await expect.poll(stream.ended).toBe('end')
     expect(stays.ended()).toBeUndefined()
+  })
+
+  it.each([
+    ['for a call', true],
+    ['by its client', false],
+  ])('what is opened %s while its person connects another account is not used for that', async (_by, isLater) => {
+    const begun = isLater ? await open() : undefined
+    await broker.connect('ada', 'ada-at-files')
+    const held = holdInitialize()
+    const opening = begun === undefined ? open() : call(broker, begun.id).then(() => begun)
+    await expect.poll(() => asked().at(-1)).toBe('initialize')
+    await broker.connect('ada', 'grace-at-files')
+    held.goOn()
+    const { id } = await opening
+    const [first] = [...sessions.keys()]
+    upstream.answerWith(asServer)
+    expect(await placeOf(await call(broker, id))).not.toBe(first)
+    expect(await placeOf(await call(other, id))).toBe([...sessions.keys()].at(-1))
+    expect(sessions.size).toBe(2)
   })
 
   it('an upstream that forgot it has the client’s stream in the new one before the call, on every replica', async () => {

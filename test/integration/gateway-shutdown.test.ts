@@ -87,7 +87,7 @@ describe('a broker that is told to stop while streams are open', () => {
   beforeAll(async () => {
     upstream = await startStreamingUpstream()
     broker = await startTestBroker({
-      timings: { graceMs: 4000 },
+      timings: { graceMs: 8000 },
       change(config) {
         config.upstreams.reports['url'] = `${upstream.url}/base`
       },

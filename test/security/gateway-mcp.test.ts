@@ -23,7 +23,7 @@ describe('/mcp, with what no SDK sends', () => {
     broker = await startTestBroker({
       filesUrl: `${upstream.url}/mcp`,
       change(config) {
-        config.upstreams.files['timeouts'] = { head: '10s', idle: '2s' }
+        config.upstreams.files['timeouts'] = { head: '30s', idle: '5s' }
         const other = structuredClone(config.upstreams.files)
         Object.assign(config.upstreams, { other })
       },
@@ -462,12 +462,14 @@ describe('/mcp, with what no SDK sends', () => {
       const { status, body } = await ask('ada', tool({}, false), toolHead)
       expect([status, body['code']]).toEqual([503, 'upstream_unavailable'])
       expect(hits()).toHaveLength(1)
+      let breakOff = () => {}
       upstream.answerWith((request, response) => {
         response.writeHead(200, { 'content-type': 'text/event-stream' })
         response.write('data: {}\n\n')
-        setTimeout(() => request.socket.destroy(), 20)
+        breakOff = () => request.socket.destroy()
       })
       const cut = await stream(await send('ada', tool({}, false), toolHead))
+      breakOff()
       await expect.poll(cut.ended).toBe('cut')
       expect(hits()).toHaveLength(2)
     })

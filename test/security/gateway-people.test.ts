@@ -205,7 +205,7 @@ describe('an upstream that must not be reached', () => {
           nameless: 'https://nowhere.invalid',
         }
         for (const [name, url] of Object.entries(urls)) {
-          const timeouts = { connect: '2s', head: '2s' }
+          const timeouts = { connect: '20s', head: '20s' }
           Object.assign(config.upstreams, { [name]: { url, kind: 'http', credential, timeouts } })
         }
       },

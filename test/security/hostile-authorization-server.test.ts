@@ -202,7 +202,7 @@ describe.each(Object.entries(requests))('C20: a %s request that is answered with
     '%s: gives a verdict, and nothing of it travels on',
     async (_what, script, verdict) => {
       server.script(script)
-      if (script === silence || script === silenceAfterHead) patienceMs = 200
+      if (script === silence || script === silenceAfterHead) patienceMs = 1000
       expect(await verdictOf(ask(atServer()))).toEqual(verdict)
       expect(server.requests).toHaveLength(1)
     },
@@ -255,7 +255,7 @@ describe('metadata of a hostile server', () => {
     'as %s: nothing of it travels on, and no token request is made',
     async (_what, script, kind) => {
       server.script(script)
-      if (script === silence) patienceMs = 200
+      if (script === silence) patienceMs = 1000
       for (const ask of Object.values(requests)) {
         const verdict = await verdictOf(ask(discovered()))
         expect(verdict).toEqual(

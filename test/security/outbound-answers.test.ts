@@ -182,7 +182,7 @@ describe('what may have been carried out', () => {
 
   it('is a request without an answer in time', async () => {
     server.script(() => {})
-    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 100 })))).answer).toBe(
+    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 1500 })))).answer).toBe(
       'lost',
     )
     expect(faults()).toEqual(['deadline_passed'])
@@ -193,7 +193,7 @@ describe('what may have been carried out', () => {
       response.writeHead(200, { 'content-type': 'application/json', 'content-length': '100' })
       response.write('{"access_token":')
     })
-    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 100 })))).answer).toBe(
+    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 1500 })))).answer).toBe(
       'lost',
     )
   })
@@ -204,7 +204,7 @@ describe('what may have been carried out', () => {
       const drip = setInterval(() => response.write(' '), 20)
       response.on('close', () => clearInterval(drip))
     })
-    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 200 })))).answer).toBe(
+    expect((await failureOf(http.send(post(server.origin, { deadlineMs: 1500 })))).answer).toBe(
       'lost',
     )
   })
@@ -296,10 +296,10 @@ describe('F12: a process that stood still', () => {
 
   it('takes the answer that came meanwhile', async () => {
     const { port, received, answer } = await answeringThread()
-    const sent = http.send(post(`http://127.0.0.1:${port}/`, { deadlineMs: 300 }))
+    const sent = http.send(post(`http://127.0.0.1:${port}/`, { deadlineMs: 1500 }))
     await received
     answer()
-    standStill(1500)
+    standStill(2500)
     expect(await sent).toMatchObject({ status: 200, body: 'came meanwhile' })
   })
 })

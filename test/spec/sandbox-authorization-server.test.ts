@@ -258,12 +258,12 @@ describe('refresh tokens of the sandbox authorization server', () => {
   })
 
   it('grace: the used token works for a while, then its use ends the family', async () => {
-    await start({ refreshReuse: { graceSeconds: 3 } })
+    await start({ refreshReuse: { graceSeconds: 6 } })
     const { body } = await connect()
     expect((await refresh(body['refresh_token'])).status).toBe(200)
     const second = await refresh(body['refresh_token'])
     expect(second.status).toBe(200)
-    await new Promise((resolve) => setTimeout(resolve, 3100))
+    await new Promise((resolve) => setTimeout(resolve, 6100))
     expect((await refresh(body['refresh_token'])).body['error']).toBe('invalid_grant')
     expect((await refresh(second.body['refresh_token'])).body['error']).toBe('invalid_grant')
     expect(server.reuses()).toBe(1)

@@ -24,8 +24,8 @@ export type RichMcpUpstream = {
   readonly holders: readonly unknown[]
   /** How many sessions were opened, and by whose token each is used. */
   readonly sessions: ReadonlyMap<string, Set<unknown>>
-  /** Calls of `slow` that have begun, that were cancelled, and that ran to their end. */
-  readonly slow: { begun: number; cancelled: number; finished: number }
+  /** Calls of `slow` that have begun, that were cancelled, and that ran to their end, which comes when it is told. */
+  readonly slow: { begun: number; cancelled: number; finished: number; end: () => void }
   /** Everything that it knows of a session, as after its restart. */
   forgetSessions(): void
   /** From here on it takes only tokens that are whole, of this issuer, and for it; others get 401. */
@@ -50,7 +50,7 @@ export async function startRichMcpUpstream(
   const sessions = new Map<string, Set<unknown>>()
   const transports = new Map<string, NodeStreamableHTTPServerTransport>()
   const servers: McpServer[] = []
-  const slow = { begun: 0, cancelled: 0, finished: 0 }
+  const slow = { begun: 0, cancelled: 0, finished: 0, end: () => {} }
   const modern = toNodeHandler(createMcpHandler(() => richServer(slow), { legacy: 'reject' }))
 
   let isGood = async (_token: string): Promise<boolean> => true
@@ -162,12 +162,11 @@ function richServer(slow: RichMcpUpstream['slow']): McpServer {
     }
     return { content: [{ type: 'text', text: 'counted' }] }
   })
-  server.registerTool('slow', { description: 'Takes two seconds.' }, async (ctx) => {
-    slow.begun += 1
+  server.registerTool('slow', { description: 'Takes its time.' }, async (ctx) => {
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, 2000)
+      slow.end = resolve
+      slow.begun += 1
       ctx.mcpReq.signal.addEventListener('abort', () => {
-        clearTimeout(timer)
         slow.cancelled += 1
         resolve()
       })

@@ -98,7 +98,7 @@ describe('what a process may serve from memory', () => {
     const { url } = await testDatabase()
     const door = await startTcpDoor(url)
     undo.push(door.stop)
-    const process = await joined(door.url, 600)
+    const process = await joined(door.url, 4000)
     expect(process.replica.wasAway(60_000)).toBe(false)
     door.stall()
     await expect.poll(() => process.replica.isFresh()).toBe(false)
@@ -111,7 +111,7 @@ describe('what a process may serve from memory', () => {
 
   it('hangs on the beat alone: a database that answers everything else does not count', async () => {
     const { url, database } = await testDatabase()
-    const process = await joined(url, 500)
+    const process = await joined(url, 2000)
     const locked = database.sql.begin(async (sql) => {
       await sql`LOCK TABLE replica IN EXCLUSIVE MODE`
       await expect.poll(() => process.replica.isFresh()).toBe(false)
@@ -186,8 +186,8 @@ describe('P12: what one replica removes', () => {
     const test = await testDatabase()
     const door = await startTcpDoor(test.url)
     undo.push(door.stop)
-    const here = await joined(test.url, 3000)
-    const cut = await joined(door.url, 3000)
+    const here = await joined(test.url, 5000)
+    const cut = await joined(door.url, 5000)
     door.shut()
     await tell(here, 'files')
     expect(cut.replica.isFresh()).toBe(true)
@@ -213,8 +213,8 @@ describe('P12: what one replica removes', () => {
     const { url } = await testDatabase()
     const door = await startTcpDoor(url)
     undo.push(door.stop)
-    const here = await joined(url, 4000)
-    const cut = await joined(door.url, 4000)
+    const here = await joined(url, 20_000)
+    const cut = await joined(door.url, 20_000)
     door.shut()
     await tell(here, 'files')
     const everywhere = here.replica.caughtUp()
@@ -228,7 +228,7 @@ describe('P12: what one replica removes', () => {
   it('a beat on its way is waited for before a replica is given up', async () => {
     const test = await testDatabase()
     const { sql } = test.database
-    const here = await joined(test.url, 2000)
+    const here = await joined(test.url, 20_000)
     const other = '0192f0e0-0000-7000-8000-000000000001'
     await sql`
       INSERT INTO replica (id, started_at, heard_at, seen)
