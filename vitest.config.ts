@@ -9,7 +9,7 @@ export default defineConfig({
     // For a machine that does other work as well: nothing is slower for it, but what fails.
     testTimeout: 60_000,
     hookTimeout: 120_000,
-    expect: { poll: { timeout: 10_000 } },
+    expect: { poll: { timeout: 30_000 } },
     // Loading our modules anew for each file took a third of the run. Nothing is mocked, and no module of ours keeps state.
     isolate: false,
     sequence: { sequencer: SlowFirst },

@@ -125,28 +125,28 @@ describe.skipIf(!hasBrowser)('In a browser without JavaScript', () => {
     }
 
     await page.goto(`${origin}/connections`)
-    expect(page.url()).toBe(`${origin}/connections`)
+    await expect.poll(() => page.url()).toBe(`${origin}/connections`)
     expect(await page.textContent('.who')).toContain('ada@example.com')
     await picture('connections-new')
 
     await page.getByRole('button', { name: 'Connect Files' }).click()
-    expect(page.url()).toBe(`${origin}/connect/CNRY-ticket`)
-    expect(await page.textContent('h1')).toBe('Connect Files?')
+    await expect.poll(() => page.url()).toBe(`${origin}/connect/CNRY-ticket`)
+    await expect.poll(() => page.textContent('h1')).toBe('Connect Files?')
     await picture('confirm')
     await page.getByRole('button', { name: 'Continue' }).click()
     // C16: the code is not in the address any more.
-    expect(page.url()).toBe(`${origin}/connections?upstream=files&connected=1`)
-    expect(await page.textContent('[role=status]')).toBe('Files is connected.')
+    await expect.poll(() => page.url()).toBe(`${origin}/connections?upstream=files&connected=1`)
+    await expect.poll(() => page.textContent('[role=status]')).toBe('Files is connected.')
     expect(http.room.completed).toMatchObject([{ params: 'code=c&state=s', person: ada }])
     expect(http.room.completed[0]?.browser).toMatch(/^[\w-]{43}$/)
     await picture('connections-connected')
 
     await page.getByRole('button', { name: 'Disconnect Files' }).click()
-    expect(await page.textContent('[role=status]')).toContain('Files is disconnected')
+    await expect.poll(() => page.textContent('[role=status]')).toContain('Files is disconnected')
     expect(http.room.disconnected).toMatchObject([{ person: ada, upstream: 'files' }])
 
     await page.getByRole('button', { name: 'Sign out' }).click()
-    expect(page.url()).toBe(`${origin}/signed-out`)
+    await expect.poll(() => page.url()).toBe(`${origin}/signed-out`)
     expect(http.room.sessions.size).toBe(0)
     await picture('signed-out')
     expect(complaints).toEqual([])
@@ -161,7 +161,7 @@ describe.skipIf(!hasBrowser)('In a browser without JavaScript', () => {
     http.room.complete = () => `${app.url}/done?upstream=files&connected=1`
     await page.goto(`${origin}/connect/CNRY-ticket`)
     await page.getByRole('button', { name: 'Continue' }).click()
-    expect(page.url()).toBe(`${app.url}/done?upstream=files&connected=1`)
+    await expect.poll(() => page.url()).toBe(`${app.url}/done?upstream=files&connected=1`)
     expect(complaints).toEqual([])
   })
 
@@ -192,7 +192,9 @@ describe.skipIf(!hasBrowser)('In a browser without JavaScript', () => {
     await page.locator('select[name=outcome]').selectOption('failure')
     await page.locator('input[name=user_id]').fill('ada')
     await page.getByRole('button', { name: 'Search' }).click()
-    expect(http.room.filters.at(-1)).toEqual({ userId: ['ada'], outcome: ['failure'] })
+    await expect
+      .poll(() => http.room.filters.at(-1))
+      .toEqual({ userId: ['ada'], outcome: ['failure'] })
     expect(await page.locator('select[name=outcome]').inputValue()).toBe('failure')
     visited = []
     await page.goto(`${origin}/docs`)
@@ -229,7 +231,7 @@ describe.skipIf(!hasBrowser)('In a browser without JavaScript', () => {
     const frame = page.frames()[1]
     expect(await frame?.locator('.cards').count()).toBe(0)
     await page.getByRole('button', { name: 'Win' }).click()
-    expect(await page.textContent('h1')).toBe('Please sign in')
+    await expect.poll(() => page.textContent('h1')).toBe('Please sign in')
     expect(http.room.disconnected).toEqual([])
     await picture('problem')
   })

@@ -76,7 +76,7 @@ describe('two replicas behind a load balancer, requests landing anywhere', () =>
       expect((await resolve(token)).body['code']).toBe('connect_required')
     }
     for (const count of balancer.counts()) expect(count).toBeGreaterThan(10)
-  }, 60_000)
+  }, 120_000)
 
   it('a sign-in and a connect that were begun go on after a restart of either replica', async () => {
     const browser = createBrowser()

@@ -271,7 +271,7 @@ describe('kill -9', () => {
     await child.line(/^failed /)
     await child.line(/database_restarted/)
     const stored = storedBy(child).length
-    await expect.poll(() => storedBy(child).length, { timeout: 10_000 }).toBeGreaterThan(stored)
+    await expect.poll(() => storedBy(child).length, { timeout: 60_000 }).toBeGreaterThan(stored)
     expect(new Set(child.lines.filter((line) => line.startsWith('failed')))).toEqual(
       new Set(['failed storage_unavailable']),
     )
@@ -300,7 +300,7 @@ describe('kill -9', () => {
     const pid = await serverPid(dataDir)
     const watcher = watcherOf(pid)
     process.kill(watcher, 'SIGKILL')
-    await expect.poll(() => watcherOf(pid)).toBeGreaterThan(0)
+    await expect.poll(() => watcherOf(pid), { timeout: 60_000 }).toBeGreaterThan(0)
     expect(watcherOf(pid)).not.toBe(watcher)
   })
 
@@ -369,7 +369,9 @@ describe('signals and second brokers', () => {
     process.kill(-(child.process.pid ?? 0), 'SIGINT')
     await child.line(/^interrupted$/)
     const stored = storedBy(child).length
-    await expect.poll(() => storedBy(child).length).toBeGreaterThan(stored + 20)
+    await expect
+      .poll(() => storedBy(child).length, { timeout: 60_000 })
+      .toBeGreaterThan(stored + 20)
     expect(child.lines.filter((line) => line.startsWith('failed'))).toEqual([])
   })
 
@@ -381,7 +383,7 @@ describe('signals and second brokers', () => {
     expect(await second.line(/^refused /)).toContain('data_dir_in_use')
     expect(await second.ended).toBe(1)
     const stored = storedBy(first).length
-    await expect.poll(() => storedBy(first).length).toBeGreaterThan(stored)
+    await expect.poll(() => storedBy(first).length, { timeout: 60_000 }).toBeGreaterThan(stored)
   })
 })
 
