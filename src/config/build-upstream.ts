@@ -28,7 +28,7 @@ type Job = {
 }
 
 function buildUpstream(job: Job): Upstream {
-  const { name, upstream, file, report } = job
+  const { name, upstream, report } = job
   const path = ['upstreams', name]
   const allow = allowOf(job)
   requireSafeTransport(upstream.url, [...path, 'url'], allow, report)
