@@ -34,14 +34,14 @@ export function createActivitySigner(ports: {
     const { privateKey } = generateKeyPairSync('ed25519')
     const pkcs8 = privateKey.export({ format: 'der', type: 'pkcs8' }).toString('base64url')
     const { x, kid } = publicKeyOf(pkcs8)
-    const sealedPrivateKey = sealer.seal(new Secret(pkcs8), placeOf(kid))
+    const sealedPrivateKey = sealer.seal(new Secret(pkcs8), contextOf(kid))
     return { keyId: kid, number, publicKey: x, sealedPrivateKey }
   }
 
   function open(record: SigningKeyRecord): SigningKey | undefined {
     let pkcs8: string
     try {
-      pkcs8 = sealer.open(record.sealedPrivateKey, placeOf(record.keyId)).reveal()
+      pkcs8 = sealer.open(record.sealedPrivateKey, contextOf(record.keyId)).reveal()
     } catch (error) {
       if (isBrokerError(error, 'credential_corrupt')) return undefined
       throw error
@@ -78,7 +78,7 @@ export function createActivitySigner(ports: {
   }
 }
 
-function placeOf(keyId: string): SealingContext {
+function contextOf(keyId: string): SealingContext {
   return { table: 'activity_signing_key', field: 'private_key', keyId }
 }
 

@@ -39,7 +39,7 @@ export function createConnectStore(ports: {
       if (record === undefined) return undefined
       const { sealedClaims, ...rest } = record
       const claims =
-        sealedClaims && sealer.open(sealedClaims, ticketPlace(record, 'claims', ticketHash))
+        sealedClaims && sealer.open(sealedClaims, ticketContext(record, 'claims', ticketHash))
       return { ...rest, claims }
     },
 
@@ -51,7 +51,7 @@ export function createConnectStore(ports: {
         ...rest,
         stateHash,
         browserHash: sha256(browser),
-        sealedCodeVerifier: sealer.seal(codeVerifier, flowPlace(flow, stateHash)),
+        sealedCodeVerifier: sealer.seal(codeVerifier, flowContext(flow, stateHash)),
       })
     },
 
@@ -71,7 +71,7 @@ export function createConnectStore(ports: {
       })
       if (record === undefined) return undefined
       const { sealedCodeVerifier, ...rest } = record
-      return { ...rest, codeVerifier: sealer.open(sealedCodeVerifier, flowPlace(by, stateHash)) }
+      return { ...rest, codeVerifier: sealer.open(sealedCodeVerifier, flowContext(by, stateHash)) }
     },
   }
 
@@ -79,14 +79,14 @@ export function createConnectStore(ports: {
     const { ticket, record } = newTicket(wanted)
     const sealedTicket = sealer.seal(
       ticket,
-      ticketPlace(record, 'sealed_ticket', record.ticketHash),
+      ticketContext(record, 'sealed_ticket', record.ticketHash),
     )
     const candidate = { ...record, sealedTicket }
     const offered = await records.offerTicket(candidate, { reuse: true })
     try {
-      const place = ticketPlace(record, 'sealed_ticket', offered.ticketHash)
+      const context = ticketContext(record, 'sealed_ticket', offered.ticketHash)
       return {
-        ticket: sealer.open(offered.sealedTicket, place),
+        ticket: sealer.open(offered.sealedTicket, context),
         expiresAt: offered.expiresAt,
       }
     } catch (error) {
@@ -102,7 +102,7 @@ export function createConnectStore(ports: {
     const { issuer, userId, upstream, scopes, claims } = wanted
     const ticket = new Secret(randomBytes(ticketBytes).toString('base64url'))
     const ticketHash = sha256(ticket.reveal())
-    const sealedClaims = claims && sealer.seal(claims, ticketPlace(wanted, 'claims', ticketHash))
+    const sealedClaims = claims && sealer.seal(claims, ticketContext(wanted, 'claims', ticketHash))
     const claimsHash = claims && sha256(claims.reveal())
     return {
       ticket,
@@ -117,7 +117,7 @@ function offerKey(wanted: Omit<NewTicket, 'returnTo'>): string {
   return JSON.stringify([issuer, userId, upstream, scopes.toSorted(), claimsHash])
 }
 
-function ticketPlace(
+function ticketContext(
   key: CredentialKey,
   field: 'sealed_ticket' | 'claims',
   ticketHash: Uint8Array,
@@ -126,7 +126,7 @@ function ticketPlace(
   return { table: 'connect_ticket', field, issuer, userId, upstream, ticketHash }
 }
 
-function flowPlace(key: CredentialKey, stateHash: Uint8Array): SealingContext {
+function flowContext(key: CredentialKey, stateHash: Uint8Array): SealingContext {
   const { issuer, userId, upstream } = key
   return { table: 'connect_flow', field: 'code_verifier', issuer, userId, upstream, stateHash }
 }

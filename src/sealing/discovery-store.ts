@@ -20,12 +20,12 @@ export function createDiscoveryStore(ports: {
   /** What does not open is found or registered anew; the sealer tells the operator. */
   function open<Value>(
     sealed: Uint8Array | undefined,
-    place: SealingContext,
+    context: SealingContext,
     read: (json: string) => Value,
   ): Value | undefined {
     if (sealed === undefined) return undefined
     try {
-      return read(sealer.open(sealed, place).reveal())
+      return read(sealer.open(sealed, context).reveal())
     } catch (error) {
       if (isBrokerError(error, 'credential_corrupt')) return undefined
       throw error
@@ -37,18 +37,18 @@ export function createDiscoveryStore(ports: {
     async find(subject) {
       // Sealed by this program, in this form.
       const read = (json: string) => JSON.parse(json) as FoundServer
-      return open(await records.find(subject), foundPlace(subject), read)
+      return open(await records.find(subject), foundContext(subject), read)
     },
     async put(subject, found) {
       const json = new Secret(JSON.stringify(found))
-      await records.put(subject, sealer.seal(json, foundPlace(subject)))
+      await records.put(subject, sealer.seal(json, foundContext(subject)))
     },
     async findClient(key) {
-      return open(await records.findClient(key), clientPlace(key), readClient)
+      return open(await records.findClient(key), clientContext(key), readClient)
     },
     claimRegistration: (key) => records.claimRegistration(key),
     async putClient(key, client, expiresAt) {
-      const sealed = sealer.seal(writeClient(client), clientPlace(key))
+      const sealed = sealer.seal(writeClient(client), clientContext(key))
       await records.putClient(key, { clientId: client.clientId, sealed, expiresAt })
     },
     releaseRegistration: (key) => records.releaseRegistration(key),
@@ -79,10 +79,10 @@ function readClient(json: string): RegisteredClient {
   }
 }
 
-function foundPlace({ upstream, source }: DiscoverySubject): SealingContext {
+function foundContext({ upstream, source }: DiscoverySubject): SealingContext {
   return { table: 'upstream_discovery', field: 'found', upstream, source }
 }
 
-function clientPlace({ authorizationServer, redirectUri }: RegistrationKey): SealingContext {
+function clientContext({ authorizationServer, redirectUri }: RegistrationKey): SealingContext {
   return { table: 'client_registration', field: 'client', authorizationServer, redirectUri }
 }

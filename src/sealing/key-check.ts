@@ -43,7 +43,7 @@ export type KeyCheck = {
   status(): Promise<readonly KeyStatus[]>
 }
 
-const checkPlace: SealingContext = { table: 'encryption_key', field: 'check' }
+const checkContext: SealingContext = { table: 'encryption_key', field: 'check' }
 const checkText = 'onbehalf encryption key check'
 
 export function createKeyCheck(ports: {
@@ -136,7 +136,7 @@ export function createKeyCheck(ports: {
 
   /** Two replicas may start with a new id at once, and with different secrets: the row that won decides. */
   async function remember(key: DataKey): Promise<readonly string[]> {
-    await records.insertCheck(key.id, sealerOf(key).seal(new Secret(checkText), checkPlace))
+    await records.insertCheck(key.id, sealerOf(key).seal(new Secret(checkText), checkContext))
     const { result } = await compare(key)
     return result === 'good' ? [] : [wrongKey(key)]
   }
@@ -150,7 +150,7 @@ function sealerOf(key: DataKey): Sealer {
 
 function opens(sealer: Sealer, check: Uint8Array): boolean {
   try {
-    return sealer.open(check, checkPlace).reveal() === checkText
+    return sealer.open(check, checkContext).reveal() === checkText
   } catch (error) {
     if (isBrokerError(error, 'credential_corrupt')) return false
     throw error
