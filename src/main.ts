@@ -14,6 +14,7 @@ import { checkEndpoint } from './oauth/endpoint-check.ts'
 import { createPersonSignIns } from './oauth/person-sign-in.ts'
 import { probeUpstream } from './oauth/upstream-probe.ts'
 import { createHttpClient } from './outbound/http-client.ts'
+import { generateKey } from './sealing/keyring.ts'
 import { readDatabaseAddress } from './storage/database-address.ts'
 import { migrateStorage, withStorage } from './storage/open-storage.ts'
 import { version } from './version.ts'
@@ -23,6 +24,7 @@ import { commandKeyCheck, rewrapKeys } from './wiring/keys.ts'
 /** The process edge: arguments, environment, signals and exit codes. Nothing else reads them. */
 const services: CliServices = {
   version,
+  generateKey,
   configSchema: configJsonSchema,
   fetch: (url, init) => fetch(url, init),
   // Where the broker will be is not known; but it will be somewhere on https.

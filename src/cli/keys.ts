@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto'
 import { type Command, exitCodes } from './command.ts'
 import { configOption, withConfiguration } from './config-file.ts'
 import { outputOption, readFormat } from './output-format.ts'
@@ -14,8 +13,8 @@ whoever has it and the database has everybody's credentials, and without it they
 Put it into the variable that \`encryption.keys\` names, for example ONBEHALF_KEY.
 To replace a key, add the new one last on every replica, then move it first, then run
 \`onbehalf keys rewrap\`, and remove the old one when \`onbehalf keys status\` shows it as removable.`,
-  run: ({ output }) => {
-    output.out(`${randomBytes(32).toString('base64')}\n`)
+  run: ({ services, output }) => {
+    output.out(`${services.generateKey()}\n`)
     return Promise.resolve(exitCodes.good)
   },
 }

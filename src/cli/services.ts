@@ -98,6 +98,8 @@ export interface CliServices {
     | { readonly problems: readonly ConfigurationProblem[] }
   >
 
+  /** A new encryption key: the base64 of 32 random bytes. */
+  generateKey(): string
   /** The JSON Schema of the configuration file. */
   configSchema(): Record<string, unknown>
 

@@ -8,6 +8,7 @@ import { checkEndpoint } from '../../src/oauth/endpoint-check.ts'
 import { createPersonSignIns } from '../../src/oauth/person-sign-in.ts'
 import { probeUpstream } from '../../src/oauth/upstream-probe.ts'
 import { createHttpClient } from '../../src/outbound/http-client.ts'
+import { generateKey } from '../../src/sealing/keyring.ts'
 
 /** What one call of the program did. */
 export type CliRun = { readonly code: number; readonly stdout: string; readonly stderr: string }
@@ -75,6 +76,7 @@ export async function onbehalf(
           },
         }
       },
+      generateKey,
       configSchema: configJsonSchema,
       demo: notCalled,
       probe: (url, allowed) =>
