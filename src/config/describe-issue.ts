@@ -36,13 +36,26 @@ export function nearestName(name: string, known: readonly string[]): string | un
 }
 
 function nameDistance(a: string, b: string): number {
-  const plain = (name: string): string => name.toLowerCase().replaceAll('-', '_')
   return distance(plain(a), plain(b))
 }
 
-/** The setting that an unknown key was probably meant to be. */
+function plain(name: string): string {
+  return name
+    .replaceAll(/(?<=[a-z])(?=[A-Z])/g, '_')
+    .toLowerCase()
+    .replaceAll('-', '_')
+}
+
+/** The setting that an unknown key was probably meant to be: the nearest by its letters, else of those that share a word with it. */
 export function nearestSetting(path: Path, key: string): string | undefined {
-  return nearestName(key, Object.keys(nodeAt(path)?.properties ?? {}))
+  const settings = Object.keys(nodeAt(path)?.properties ?? {})
+  const words = new Set(plain(key).split('_'))
+  const related = settings.filter((name) => name.split('_').some((word) => words.has(word)))
+  return nearestName(key, settings) ?? nearestOf(key, related)
+}
+
+function nearestOf(name: string, candidates: readonly string[]): string | undefined {
+  return candidates.toSorted((a, b) => nameDistance(name, a) - nameDistance(name, b))[0]
 }
 
 const stdio =

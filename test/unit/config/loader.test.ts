@@ -98,6 +98,17 @@ describe('unknown settings', () => {
     )
   })
 
+  it.each([
+    ['token_url', 'token_endpoint'],
+    ['secret', 'client_secret'],
+    ['authorizationUrl', 'authorization_endpoint'],
+    ['auth_method', 'client_auth'],
+  ])('in a credential %s: did you mean %s, which has a word of it?', async (name, near) => {
+    expect(await messageFor(credentialWith({ [name]: 'x' }))).toBe(
+      `is not a known setting; did you mean ${near}?`,
+    )
+  })
+
   it('names no neighbour when none is near', async () => {
     expect(await messageFor(fileWith({ telemetry: true }))).toBe('is not a known setting')
     expect(await messageFor(fileWith({ x: true }))).toBe('is not a known setting')
