@@ -17,7 +17,7 @@ export const upstreamProbe: Command = {
   help: `Asks a protected MCP server, by its URL or by its name in the configuration, what onbehalf would ask it at the first
 use: its challenge, its RFC 9728 document, the metadata of its authorization server, and how a client comes to be
 there. Registers nothing. Exit code 1 when people could not connect to it so.
-Next: put what it prints into onbehalf.yaml.`,
+Next: put what it prints into onbehalf.yaml. Of a name whose credential is written there already, nothing has to be.`,
   options: {
     ...configOption,
     ...outputOption(formats),
@@ -36,7 +36,9 @@ Next: put what it prints into onbehalf.yaml.`,
     return withConfiguration(context, async (configuration) => {
       const report = await configuration.probe(target)
       if (report !== undefined) return show(context, report, format, target)
-      context.output.err(`There is no upstream of that name in the configuration.\n`)
+      context.output.err(
+        'There is no upstream of that name in the configuration. A URL begins with https://.\n',
+      )
       return exitCodes.refused
     })
   },
@@ -68,6 +70,12 @@ function show(
   if (snippet === undefined) {
     output.err(`People could not connect to it so. ${adviceOn(report)}\n`)
     return exitCodes.failed
+  }
+  if (report.client === 'written') {
+    output.out(
+      `\nThe configuration of ${name} says all that is needed: nothing of this has to be written there.\n`,
+    )
+    return exitCodes.good
   }
   output.out(`\nWhat would be configured:\n\n${indented(snippet, name)}`)
   return exitCodes.good
@@ -112,20 +120,19 @@ type Configured = {
 
 /** What the upstream's entry would come to; of a server that is found so, the url alone is enough. */
 function configured({ url, server, client }: ProbeReport): Configured {
-  const isPrivate = server !== undefined && new URL(server.issuer).protocol === 'http:'
+  if (server === undefined || client === 'written')
+    return { url, credential: { mode: 'as written' } }
+  const isPrivate = new URL(server.issuer).protocol === 'http:'
   return {
     url,
     ...(isPrivate ? { allow_private_network: true } : {}),
-    credential:
-      server === undefined
-        ? { mode: 'as written' }
-        : {
-            mode: 'oauth_connect',
-            issuer: server.issuer,
-            client,
-            scopes: server.scopes,
-            resource: server.resource,
-          },
+    credential: {
+      mode: 'oauth_connect',
+      issuer: server.issuer,
+      client,
+      scopes: server.scopes,
+      resource: server.resource,
+    },
   }
 }
 
@@ -167,7 +174,8 @@ const advices: Partial<Record<DiscoveryFault, string>> = {
   no_way_to_register: 'Register a client there by hand, and write its client_id and the issuer.',
 }
 
-function adviceOn({ steps }: ProbeReport): string {
+function adviceOn({ steps, client }: ProbeReport): string {
+  if (client === 'written') return 'Look at the issuer that the configuration names.'
   const fault = steps.findLast((step) => step.fault !== undefined)?.fault
   const advice = fault === undefined ? undefined : advices[fault]
   return advice ?? 'Where its authorization server is known, write issuer and client_id.'

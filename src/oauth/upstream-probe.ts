@@ -17,7 +17,7 @@ export type ProbeReport = {
   readonly url: string
   readonly steps: readonly ProbeStep[]
   readonly server: FoundServer | undefined
-  /** How a client comes to be there; `written`: the configuration has one. */
+  /** How a client comes to be there; `written`: the configuration says how its credentials come to be. */
   readonly client: 'document' | 'registration' | 'written' | 'none'
   /** Whether people could connect to it as it is configured, or by its url alone. */
   readonly works: boolean
@@ -32,12 +32,11 @@ export async function probeUpstream(
   const steps: ProbeStep[] = []
   const told = (progress: DiscoveryProgress) => void steps.push(stepOf(progress))
   const { credential, url } = upstream
-  const isClientWritten = credential.discovery === undefined && credential.clientId !== ''
-  const isServerWritten =
-    credential.discovery === undefined && credential.tokenEndpoint !== undefined
+  const isWritten = credential.discovery === undefined
+  const needsNoServer = credential.tokenEndpoint !== undefined || credential.mode === 'user_key'
   try {
     const server = await searchServer(http, asDiscovered(upstream), { told })
-    const client = isClientWritten ? 'written' : wayToRegister(publicUrl, server)
+    const client = isWritten ? 'written' : wayToRegister(publicUrl, server)
     const fault = client === 'none' ? 'no_way_to_register' : undefined
     const found = client === 'none' ? {} : { client_by: client }
     steps.push({ step: 'client', fault, found })
@@ -47,8 +46,8 @@ export async function probeUpstream(
     if (steps.at(-1)?.fault !== error.fault) {
       steps.push({ step: error.step, fault: error.fault, found: {} })
     }
-    const client = isClientWritten ? 'written' : 'none'
-    return { url, steps, server: undefined, client, works: isServerWritten }
+    const client = isWritten ? 'written' : 'none'
+    return { url, steps, server: undefined, client, works: isWritten && needsNoServer }
   }
 }
 

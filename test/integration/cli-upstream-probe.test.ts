@@ -1,3 +1,6 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import {
   startAuthorizationServer,
@@ -68,6 +71,41 @@ describe('onbehalf upstream probe', () => {
     expect(code).toBe(1)
     expect(stdout).toMatch(/server metadata +does not advertise PKCE with S256/)
     expect(stderr).toContain('People could not connect to it so.')
+  })
+
+  it('of a name whose credential is written, it proposes nothing in its place', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'onbehalf-probe-'))
+    const config = join(directory, 'onbehalf.yaml')
+    const http = { url: 'http://127.0.0.1:9/api', kind: 'http' }
+    const client = { client_id: 'onbehalf', client_secret: 'a-secret-of-ours' }
+    const token_endpoint = `${server.issuer}/token`
+    const upstreams = {
+      exchanged: { ...http, credential: { mode: 'token_exchange', token_endpoint, ...client } },
+      keyed: { ...http, credential: { mode: 'user_key' } },
+      connected: {
+        url: upstream.url,
+        credential: { mode: 'oauth_connect', issuer: server.issuer, ...client },
+      },
+      found: { url: upstream.url, allow_private_network: true },
+    }
+    const issuers = [{ issuer: server.issuer }]
+    const keys = [{ id: 'k1', secret: Buffer.alloc(32, 1).toString('base64') }]
+    const file = { public_url: 'http://127.0.0.1:1', encryption: { keys }, identity: { issuers } }
+    await writeFile(config, JSON.stringify({ ...file, upstreams }))
+    try {
+      for (const name of ['exchanged', 'keyed', 'connected']) {
+        const run = await onbehalf(['upstream', 'probe', name, '--config', config])
+        expect(run, name).toMatchObject({ code: 0, stderr: '' })
+        expect(run.stdout).toContain(`The configuration of ${name} says all that is needed`)
+        expect(run.stdout).not.toContain('What would be configured')
+      }
+      const found = await onbehalf(['upstream', 'probe', 'found', '--config', config])
+      expect(found.stdout).toContain('What would be configured')
+      const none = await onbehalf(['upstream', 'probe', 'nobody', '--config', config])
+      expect(none).toMatchObject({ code: 2, stdout: '' })
+    } finally {
+      await rm(directory, { recursive: true })
+    }
   })
 
   it('says that nothing is there', async () => {
