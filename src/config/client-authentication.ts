@@ -32,6 +32,7 @@ export function readClientAuthentication(
       if (privateKey === undefined) {
         report.problem([...path, 'private_key'], 'is required with client_auth: private_key_jwt', [
           [...path, 'client_auth'],
+          [...path, 'private_key'],
         ])
         return { method: 'none' }
       }
@@ -47,6 +48,7 @@ export function readClientAuthentication(
       if (secret === undefined) {
         report.problem([...path, 'client_secret'], `is required with client_auth: ${method}`, [
           [...path, 'client_auth'],
+          [...path, 'client_secret'],
         ])
         return { method: 'none' }
       }

@@ -93,6 +93,36 @@ describe('a value that is wholly a placeholder', () => {
     })
   })
 
+  it('is a mapping or a list where it is written as JSON, in which nothing is expanded again', async () => {
+    const file = issuerWith({
+      audience: '${AUDIENCE}',
+      algorithms: '${ALGORITHMS}',
+      required_claims: '${file:/claims}',
+    })
+    const config = await configOf(file, {
+      env: { AUDIENCE: '["a", "b,c"]', ALGORITHMS: '["ES256"]' },
+      files: { '/claims': '{ "hd": "${X}", "level": 2 }\n' },
+    })
+    expect(config.identity.issuers[0]).toMatchObject({
+      audiences: ['a', 'b,c'],
+      algorithms: ['ES256'],
+      requiredClaims: { hd: '${X}', level: 2 },
+    })
+  })
+
+  it('is checked like what is written in the file where it is a mapping', async () => {
+    const file = issuerWith({ claims: '${CLAIMS}' })
+    expect(await problemsOf(file, { env: { CLAIMS: '{"usr":"oid"}' } })).toEqual([
+      {
+        path: 'identity.issuers[0].claims.usr',
+        message: 'is not a known setting; did you mean user?',
+      },
+    ])
+    expect(await problemsOf(file, { env: { CLAIMS: '{"user":' } })).toEqual([
+      { path: 'identity.issuers[0].claims', message: 'must be a mapping of settings' },
+    ])
+  })
+
   it('stays text where text belongs, whatever it looks like', async () => {
     const config = await configOf(credentialWith({ client_id: '${ID}' }), { env: { ID: '0123' } })
     expect(config.upstreams.get('files')?.credential.clientId).toBe('0123')
@@ -137,6 +167,27 @@ describe('what cannot be had', () => {
       { path: 'encryption.keys[0].secret', message: 'the environment variable NO_KEY is not set' },
       { path: 'public_url', message: 'the environment variable NO_HOST is not set' },
       { path: 'public_url', message: 'the environment variable NO_PORT is not set' },
+    ])
+  })
+
+  it('says once of a secret that is not set, not that it is required as well', async () => {
+    const upstream = (credential: Record<string, string>) => ({
+      url: 'https://files.example.com',
+      kind: 'http',
+      credential: {
+        mode: 'token_exchange',
+        issuer: 'https://as.example.com',
+        client_id: 'x',
+        ...credential,
+      },
+    })
+    const upstreams = {
+      a: upstream({ client_auth: 'client_secret_post', client_secret: '${NO_SECRET}' }),
+      b: upstream({ client_auth: 'private_key_jwt', private_key: '${NO_PEM}' }),
+    }
+    expect((await problemsOf(fileWith({ upstreams }))).map(({ message }) => message)).toEqual([
+      'the environment variable NO_SECRET is not set',
+      'the environment variable NO_PEM is not set',
     ])
   })
 
