@@ -20,7 +20,7 @@ export function createFailures(ports: {
       if (!opensPage(c)) return problems.respond(error, requestId)
       const { problem, headers } = problems.answer(error, requestId)
       return pages
-        .problem(pageView(problem, viewer))
+        .problem(pageView(problem, c.req.path, viewer))
         .then((page) => pageAnswer(c, page, { status: problem.status, headers }))
     },
   }
@@ -33,7 +33,7 @@ function opensPage(c: HttpContext): boolean {
   return c.req.header('accept')?.includes('text/html') === true
 }
 
-function pageView(problem: Problem, viewer: Viewer | undefined): ProblemPageView {
+function pageView(problem: Problem, path: string, viewer: Viewer | undefined): ProblemPageView {
   return {
     viewer,
     status: problem.status,
@@ -41,7 +41,7 @@ function pageView(problem: Problem, viewer: Viewer | undefined): ProblemPageView
     title: problem.title,
     detail: problem.detail,
     requestId: problem.request_id,
-    next: nextOf(problem.code),
+    next: nextOf(problem.code, path),
   }
 }
 
@@ -55,7 +55,11 @@ const toConnections: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'upstream_unavailable',
 ])
 
-function nextOf(code: ErrorCode): ProblemPageView['next'] {
+function nextOf(code: ErrorCode, path: string): ProblemPageView['next'] {
   if (code === 'unauthenticated') return { href: '/login', text: 'Sign in' }
+  // Whatever ended a sign-in, it begins anew there.
+  if (path === '/login/callback' && code !== 'not_found') {
+    return { href: '/login', text: 'Sign in again' }
+  }
   return toConnections.has(code) ? { href: '/connections', text: 'Your connections' } : undefined
 }

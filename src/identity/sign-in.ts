@@ -149,14 +149,17 @@ function readAnswer(params: URLSearchParams) {
 function signInOver(): BrokerError {
   return new BrokerError('invalid_request', {
     field: 'state',
-    expectation: 'A sign-in that this browser began within the last 10 minutes. Begin again.',
+    expectation:
+      'There is no sign-in that this browser began within the last 10 minutes. Begin again.',
   })
 }
 
 /** The issuer's own words stay outside; ours are two: it cannot, or it will not. */
 function refusedByIssuer(label: string): BrokerError {
   const isPassing = label === 'server_error' || label === 'temporarily_unavailable'
-  return new BrokerError(isPassing ? 'issuer_unavailable' : 'forbidden')
+  return isPassing
+    ? new BrokerError('issuer_unavailable')
+    : new BrokerError('forbidden', { expectation: 'The identity provider did not sign you in.' })
 }
 
 /** 256 bits. */

@@ -23,11 +23,19 @@ ${filterForm(view)}
 ${
   refusedField === undefined
     ? html``
-    : html`<p class="notice bad" role="alert">The filter <code>${refusedField}</code> is not as it should be.</p>`
+    : html`<p class="notice bad" role="alert">The filter <code>${refusedField}</code> is not as it should be.${expected(refusedField)}</p>`
 }
-${records.length === 0 && refusedField === undefined ? html`<p class="empty">No record fits.</p>` : table(records)}
+${refusedField !== undefined ? html`` : records.length === 0 ? html`<p class="empty">No record fits.</p>` : table(records)}
 ${actions(nextQuery, exportQuery)}`,
   })
+}
+
+/** Fields are written by hand; of what each takes, these are not to be guessed. */
+function expected(field: string): string {
+  if (field === 'since' || field === 'until') {
+    return ' Write a date or a time in UTC, such as 2026-03-01 or 2026-03-01T09:00:00Z.'
+  }
+  return field === 'request_id' ? ' Write the whole UUID.' : ''
 }
 
 function actions(nextQuery: string | undefined, exportQuery: string | undefined): Markup {
@@ -51,8 +59,8 @@ ${selectField('action', 'Action', auditActions, filter.action)}
 ${selectField('method', 'Method', auditMethods, filter.method)}
 ${selectField('outcome', 'Outcome', auditOutcomes, filter.outcome)}
 ${selectField('reason', 'Reason', auditReasons, filter.reason)}
-${textField('since', 'Since', filter.since)}
-${textField('until', 'Until', filter.until)}
+${textField('since', 'Since', filter.since, '2026-03-01')}
+${textField('until', 'Until', filter.until, '2026-03-01T09:00:00Z')}
 <div class="actions"><button type="submit" class="first">Search</button> <a class="button second" href="/activity">Clear</a></div>
 </form>`
 }
@@ -61,9 +69,10 @@ function textField(
   name: string,
   label: string,
   value: readonly string[] | Date | undefined,
+  example = '',
 ): Markup {
   const shown = value instanceof Date ? value.toISOString() : (value ?? []).join(',')
-  return html`<label>${label}<input name="${name}" value="${shown}" autocomplete="off" spellcheck="false"></label>`
+  return html`<label>${label}<input name="${name}" value="${shown}" placeholder="${example}" autocomplete="off" spellcheck="false"></label>`
 }
 
 function selectField(
@@ -82,7 +91,7 @@ function selectField(
 
 function table(records: readonly ActivityRecord[]): Markup {
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Records"><table>
-<thead><tr><th scope="col">Time</th><th scope="col">Person</th><th scope="col">Actor</th><th scope="col">Upstream</th><th scope="col">Action</th><th scope="col">Method</th><th scope="col">Outcome</th><th scope="col">Reason</th><th scope="col" class="number">ms</th><th scope="col">Request</th></tr></thead>
+<thead><tr><th scope="col">Time (UTC)</th><th scope="col">Person</th><th scope="col">Actor</th><th scope="col">Upstream</th><th scope="col">Action</th><th scope="col">Method</th><th scope="col">Outcome</th><th scope="col">Reason</th><th scope="col" class="number">ms</th><th scope="col">Request</th></tr></thead>
 <tbody>${records.map(tableRow)}</tbody>
 </table></div>`
 }
@@ -99,7 +108,7 @@ function tableRow(record: ActivityRecord): Markup {
 <td><span class="outcome ${record.outcome}">${record.outcome}</span></td>
 <td>${record.reason ?? '–'}</td>
 <td class="number">${record.durationMs.toFixed(0)}</td>
-<td><code title="${record.requestId}">${record.requestId.slice(0, 8)}</code></td>
+<td><a href="/activity?request_id=${record.requestId}" title="${record.requestId}"><code>${record.requestId.slice(0, 8)}</code></a></td>
 </tr>`
 }
 

@@ -24,18 +24,31 @@ ${
 }
 
 function card(connection: ConnectionView, viewer: Viewer): Markup {
-  const { displayName, mode, status, reason } = connection
+  const { displayName, status } = connection
   // Nobody connects an exchange: where there is no credential now, the next call gets one.
   const isIdle = isExchanged(connection) && (status === 'not_connected' || status === 'expired')
+  const says = saidOf(connection)
   return html`<li class="card">
 <div class="card-head">
 <h2>${displayName}</h2>
 <span class="status ${isIdle ? 'not_connected' : status}">${isIdle ? 'Ready' : statusWords[status]}</span>
 </div>
-${reason === null || isIdle || status === 'not_connected' ? html`` : html`<p class="reason">${mode === null ? offeredNoMore : reasonWords[reason]}</p>`}
-${status === 'not_connected' ? html`` : facts(connection)}
+${says === undefined || isIdle ? html`` : html`<p class="reason">${says}</p>`}
+${isNothingStored(connection) ? html`` : facts(connection)}
 ${buttons(connection, viewer)}
 </li>`
+}
+
+function saidOf({ mode, status, reason }: ConnectionView): string | undefined {
+  if (status === 'not_connected') return undefined
+  if (mode === null) return offeredNoMore
+  if (status === 'unavailable') return unavailableNow
+  return reason === null ? undefined : reasonWords[reason]
+}
+
+/** Also of one that nobody could connect yet, because its server does not answer. */
+function isNothingStored({ status, connectedAt }: ConnectionView): boolean {
+  return status === 'not_connected' || (status === 'unavailable' && connectedAt === null)
 }
 
 function facts({ account, scopes, connectedAt, lastUsedAt }: ConnectionView): Markup {
@@ -48,6 +61,8 @@ ${row('Last used', lastUsedAt)}
 }
 
 const offeredNoMore = 'It is no longer offered here. Disconnect it to remove what is stored.'
+const unavailableNow =
+  'It does not answer at the moment, or is not set up right. If that stays so, tell whoever runs this.'
 const throughSignIn = 'Works through your sign-in: there is nothing for you to connect.'
 
 function row(name: string, value: string | Date | Markup | null): Markup {
@@ -66,10 +81,10 @@ function takesKey({ mode }: ConnectionView): boolean {
 }
 
 function buttons(connection: ConnectionView, viewer: Viewer): Markup {
-  const { upstream, mode, status, displayName } = connection
+  const { upstream, mode, displayName } = connection
   if (isExchanged(connection)) return html`<p class="muted">${throughSignIn}</p>`
   const connect = mode === null ? html`` : connectOrKeyForm(connection, viewer)
-  if (status === 'not_connected') return html`<div class="actions">${connect}</div>`
+  if (isNothingStored(connection)) return html`<div class="actions">${connect}</div>`
   return html`<div class="actions">${connect}
 <form method="post" action="/connections/${upstream}/disconnect">${csrfField(viewer)}
 <button type="submit" class="danger">Disconnect<span class="hidden"> ${displayName}</span></button></form></div>`

@@ -64,7 +64,7 @@ button:hover, .button:hover { filter: brightness(1.08); }
 .notice.good { background: var(--good-back); color: var(--good); }
 .notice.bad { background: var(--bad-back); color: var(--bad); }
 .empty { background: var(--card); border: 1px dashed var(--line); border-radius: 12px; padding: 2rem; text-align: center; color: var(--soft); }
-.filters { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .75rem; background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem; margin: 1rem 0 1.5rem; }
+.filters { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(10.5rem, 100% / 2 - .75rem), 1fr)); gap: .75rem; background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem; margin: 1rem 0 1.5rem; }
 .filters label { display: grid; gap: .25rem; font-size: .85rem; color: var(--soft); }
 .key { display: flex; flex-wrap: wrap; gap: .5rem .75rem; align-items: end; }
 .key label { display: grid; gap: .25rem; font-size: .85rem; color: var(--soft); flex: 1 1 14rem; }

@@ -156,6 +156,15 @@ describe('Sign-in', () => {
     expect(room.sessions.size).toBe(0)
   })
 
+  it('shows a browser where to begin again, whatever ended the sign-in', async () => {
+    const { app } = createHttpRoom()
+    const response = await app.request('/login/callback?code=c&state=s&state=t', {
+      headers: { accept: 'text/html', cookie: `__Host-onbehalf_browser=${'b'.repeat(43)}` },
+    })
+    expect(response.status).toBe(400)
+    expect(await response.text()).toContain('href="/login">')
+  })
+
   it.each(['HEAD', 'POST'])('does nothing on %s', async (method) => {
     const { app, room } = createHttpRoom()
     const headers = { cookie: `__Host-onbehalf_browser=${'b'.repeat(43)}` }
@@ -558,6 +567,15 @@ describe('/activity', () => {
     expect(response.status).toBe(400)
     expect(await response.text()).toContain('<code>outcome</code>')
     expect(http.room.filters).toEqual([])
+  })
+
+  it('says what a time is to look like, and leads from a record to all of its request', async () => {
+    const http = createHttpRoom()
+    http.room.records.push(record)
+    const refused = await browserOf(http, admin).get('/activity?since=yesterday')
+    expect(await refused.text()).toContain('such as 2026-03-01 or 2026-03-01T09:00:00Z')
+    const page = await browserOf(http, admin).get('/activity')
+    expect(await page.text()).toContain(`href="/activity?request_id=${record.requestId}"`)
   })
 
   it('is for admins: 403 for anybody else', async () => {

@@ -28,3 +28,21 @@ it('what is left at an upstream that is configured no more can be removed, and n
   const other = await connectionsPage({ viewer, connections: [exchanged], notice: undefined })
   expect(other).not.toContain('action="/connections/files')
 })
+
+it('what nobody could connect yet offers nothing to disconnect, and says that it is not the person', async () => {
+  const failing: ConnectionView = {
+    ...connection,
+    mode: 'oauth_connect',
+    status: 'unavailable',
+    reason: null,
+    connectedAt: null,
+    connectable: true,
+  }
+  const page = await connectionsPage({ viewer, connections: [failing], notice: undefined })
+  expect(page).toContain('tell whoever runs this')
+  expect(page).toContain('action="/connections/files/connect"')
+  expect(page).not.toContain('action="/connections/files/disconnect"')
+  const stored = { ...failing, connectedAt: new Date('2026-11-20T08:00:00Z') }
+  const other = await connectionsPage({ viewer, connections: [stored], notice: undefined })
+  expect(other).toContain('action="/connections/files/disconnect"')
+})
