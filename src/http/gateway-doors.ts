@@ -71,7 +71,12 @@ export function createGatewayDoors(
     }
     // As it was written, not decoded: who judged it on the way here read it so.
     const door = doors.get(pathOf(target) ?? '')
-    if (door === undefined) throw new BrokerError('unknown_upstream')
+    if (door === undefined) {
+      // The same of every name, so that it tells nobody which there are.
+      const expectation =
+        'Upstreams of kind mcp are at /mcp/{upstream}, those of kind http at /proxy/{upstream}/{path}'
+      throw new BrokerError('unknown_upstream', { expectation })
+    }
     return door
   }
 

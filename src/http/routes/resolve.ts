@@ -126,7 +126,10 @@ export function addResolveRoute(
     const key = header === undefined ? undefined : parseBearer(header)
     const service = key === undefined ? undefined : authenticator.findService(key)
     if (service !== undefined) return service
-    throw new BrokerError('unauthenticated', { challenge: sendsToken(header) ? badToken : nobody })
+    throw new BrokerError('unauthenticated', {
+      challenge: sendsToken(header) ? badToken : nobody,
+      expectation: 'Send the key of a service (identity.services) as the bearer.',
+    })
   }
 
   function assertPerson(
