@@ -30,7 +30,7 @@ Next: copy .env.example to .env, set its variables, put your own addresses into 
     }
     await write(context, target, files, existing)
     context.output.out(
-      'Next: set the variables of .env.example, put your own addresses into onbehalf.yaml, then run onbehalf config check.\n',
+      'Next: copy .env.example to .env, set its variables, put your own addresses into onbehalf.yaml, then run onbehalf config check.\n',
     )
     return exitCodes.good
   },
