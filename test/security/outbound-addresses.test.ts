@@ -1,10 +1,10 @@
-import { createServer } from 'node:net'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import { OutboundFailure, type OutboundRequest } from '../../src/core/ports/http-client.ts'
 import { isAllowedAddress } from '../../src/outbound/address-rules.ts'
 import type { Lookup } from '../../src/outbound/connector.ts'
 import { createHttpClient, type OutboundLogLine } from '../../src/outbound/http-client.ts'
 import { json, type ScriptedServer, startScriptedServer } from '../support/scripted-server.ts'
+import { findTestPort } from '../support/test-port.ts'
 
 const setting = 'upstreams.files.allow_private_network'
 
@@ -261,7 +261,7 @@ describe('what the operator may open', () => {
 
 describe('refused and unreachable look the same', () => {
   it('gives one error for a refused address, a closed port and an unknown name', async () => {
-    const closed = await closedPort()
+    const closed = await findTestPort()
     const http = createHttpClient({ lookup: names({ 'as.internal': ['127.0.0.1'] }) })
     const failures = await Promise.all([
       failureOf(http.send(request(`https://127.0.0.1:${closed}/`))),
@@ -273,14 +273,3 @@ describe('refused and unreachable look the same', () => {
     )
   })
 })
-
-/** A port that nothing listens on. */
-function closedPort(): Promise<number> {
-  return new Promise((resolve) => {
-    const probe = createServer().listen(0, '127.0.0.1', () => {
-      const address = probe.address()
-      const port = typeof address === 'object' && address !== null ? address.port : 0
-      probe.close(() => resolve(port))
-    })
-  })
-}
