@@ -10,6 +10,7 @@ import {
   resultOf,
 } from './json-rpc.ts'
 import { promptName } from './request-state.ts'
+import type { Era } from './revisions.ts'
 
 /** Methods for which a client can be asked to send its person somewhere (2026-07-28, "Multi round-trip requests"). */
 export function mayPrompt(method: string | undefined): boolean {
@@ -72,7 +73,7 @@ export function urlElicitationRequired(
 /** For a client that takes no links: the link as text, where a model or a person will read it. */
 export function promptAsText(
   message: McpMessage,
-  era: 'modern' | 'session',
+  era: Era,
   upstream: Upstream,
   link: string,
 ): JsonObject {
@@ -89,7 +90,7 @@ export function promptAsText(
 /** What the connect tool says once there is nothing left to do. */
 export function alreadyConnected(
   message: McpMessage,
-  era: 'modern' | 'session',
+  era: Era,
   upstream: Upstream,
 ): JsonObject {
   return resultOf(message.id, era, {

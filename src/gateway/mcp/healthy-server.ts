@@ -1,14 +1,14 @@
+import type { UpstreamServerRecord } from '../../core/ports/gateway-session-records.ts'
 import type { Upstream } from '../../core/upstream.ts'
 import { connectToolName } from './connect-prompt.ts'
 import { isObject, isRequest, type JsonObject, type McpMessage, resultOf } from './json-rpc.ts'
-import { metaKey, modernRevision, newestSessionRevision, sessionRevisions } from './revisions.ts'
-
-/** What is known of an upstream from what it said to anyone. */
-export type KnownServer = {
-  /** The modern revisions that it names; empty where it speaks only those with sessions; undefined where it was never asked. */
-  readonly revisions: readonly string[] | undefined
-  readonly capabilities: JsonObject | undefined
-}
+import {
+  type Era,
+  metaKey,
+  modernRevision,
+  newestSessionRevision,
+  sessionRevisions,
+} from './revisions.ts'
 
 /**
  * What a client sees before its person is connected: a server that is well and has one tool, which leads to the connect link.
@@ -16,9 +16,9 @@ export type KnownServer = {
  */
 export function healthyResult(
   message: McpMessage,
-  era: 'modern' | 'session',
+  era: Era,
   upstream: Upstream,
-  known: KnownServer,
+  known: UpstreamServerRecord,
 ): JsonObject | undefined {
   // Nobody may keep a list: it is true until this person connects.
   const cacheable = era === 'modern' ? { ttlMs: 0, cacheScope: 'private' } : {}
@@ -46,7 +46,7 @@ export function isAnsweredHere(message: McpMessage): boolean {
 function healthyResultOf(
   { method, params }: McpMessage,
   upstream: Upstream,
-  known: KnownServer,
+  known: UpstreamServerRecord,
   cacheable: JsonObject,
 ): JsonObject | undefined {
   switch (method) {
@@ -90,7 +90,7 @@ export function sessionRevisionFor(asked: unknown): string {
  * A client asks only for what it was promised at the beginning, so what the upstream will have is promised before it can be
  * asked: as it last said to anyone, and `tools` always, for the one that connects.
  */
-export function promisedCapabilities({ capabilities }: KnownServer): JsonObject {
+export function promisedCapabilities({ capabilities }: UpstreamServerRecord): JsonObject {
   const named = capabilities ?? { tools: {}, prompts: {}, resources: {} }
   const promised: Record<string, unknown> = { ...named, tools: named['tools'] ?? {} }
   for (const name of listNames) {

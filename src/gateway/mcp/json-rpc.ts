@@ -1,3 +1,5 @@
+import type { Era } from './revisions.ts'
+
 /** Whatever a client may send: nothing of it is believed before it was looked at. */
 export type JsonObject = { readonly [name: string]: unknown }
 
@@ -72,7 +74,7 @@ export function isRequest(message: McpMessage): message is McpMessage & {
 /** A result says whether it is whole in 2026-07-28, and must not say it before. */
 export function resultOf(
   id: RequestId | undefined,
-  era: 'modern' | 'session',
+  era: Era,
   result: JsonObject,
 ): JsonObject {
   const type = era === 'modern' ? { resultType: 'complete' } : {}

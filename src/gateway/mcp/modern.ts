@@ -1,7 +1,7 @@
-import type { CredentialResolver, ResolvedCredential } from '../../core/ports/broker-services.ts'
+import type { CredentialResolver } from '../../core/ports/broker-services.ts'
 import type { GatewayCall } from '../../core/ports/gateway.ts'
 import type { GatewayBody } from '../body.ts'
-import { type Forwarder, linkIn, resolution } from '../forward.ts'
+import { type Forwarder, linkIn } from '../forward.ts'
 import type { StepUpLinks } from '../step-up.ts'
 import { sendAccepted, sendJson } from './answers.ts'
 import { answerTo, type CollectedAnswer, copied, resultIn } from './collected-answer.ts'
@@ -21,12 +21,8 @@ import { jsonText } from './json-text.ts'
 import type { KnownServers } from './known-servers.ts'
 import { promptAnswer, type RequestStates, withoutPrompt } from './request-state.ts'
 import { metaKey, modernRevision, sessionRevisions } from './revisions.ts'
+import { standingOf } from './standing.ts'
 import { mcpTarget } from './target.ts'
-
-/** Where a person stands with an upstream, for one message. */
-type Standing =
-  | { readonly kind: 'connected'; readonly credential: ResolvedCredential }
-  | { readonly kind: 'unconnected'; readonly link: string }
 
 /** Messages of 2026-07-28: each stands for itself, says its revision, and has no session. */
 export function createModernMcp(ports: {
@@ -61,7 +57,7 @@ export function createModernMcp(ports: {
     if (isConnectTool(message, upstream) && (await connectionWait.isConnected(call))) {
       return sendJson(answer, 200, alreadyConnected(message, 'modern', upstream))
     }
-    const standing = await standingOf(call, message)
+    const standing = await standingOf(resolver, call, isAnsweredHere(message))
     const askForPerson = (link: string): Promise<void> | void => {
       if (isRefused) return sendJson(answer, 200, promptAsText(message, 'modern', upstream, link))
       return answerUnconnected(call, message, link, isRetry)
@@ -135,17 +131,6 @@ export function createModernMcp(ports: {
     // Whoever accepted has the link; asked again at once, a client would open it again and again.
     const shown = asked.isRetry ? undefined : { upstream, link }
     sendJson(answer, 200, inputRequired(message, state, shown))
-  }
-
-  async function standingOf(call: GatewayCall, message: McpMessage): Promise<Standing> {
-    try {
-      const credential = await resolver.resolve(
-        resolution(call, { mayGoOnUnconnected: isAnsweredHere(message) }),
-      )
-      return { kind: 'connected', credential }
-    } catch (error) {
-      return { kind: 'unconnected', link: linkIn(error) }
-    }
   }
 
   async function answerUnconnected(

@@ -42,7 +42,7 @@ export function createRequestStates(ports: {
 }): RequestStates {
   const { sealer, clock } = ports
 
-  const placeOf = ({ issuer, userId }: PersonId, upstream: string) =>
+  const contextOf = ({ issuer, userId }: PersonId, upstream: string) =>
     ({ table: 'mcp_request_state', field: 'state', issuer, userId, upstream }) as const
 
   function judgeSealed(
@@ -53,7 +53,7 @@ export function createRequestStates(ports: {
   ): JudgedState {
     try {
       const bytes = Buffer.from(sealed, 'base64url')
-      const text = sealer.open(bytes, placeOf(person, upstream)).reveal()
+      const text = sealer.open(bytes, contextOf(person, upstream)).reveal()
       const [untilMs, digest, replacesMs] = text.split(' ')
       const fits = Number(untilMs) > clock.now().getTime() && digest === digestOf(message)
       if (!fits) return { kind: 'misfit' }
@@ -69,7 +69,7 @@ export function createRequestStates(ports: {
     issue(person, upstream, message, replaces) {
       const untilMs = clock.now().getTime() + validMs
       const text = new Secret(`${untilMs} ${digestOf(message)} ${replaces?.getTime() ?? 'none'}`)
-      return `${prefix}${sealer.seal(text, placeOf(person, upstream)).toString('base64url')}`
+      return `${prefix}${sealer.seal(text, contextOf(person, upstream)).toString('base64url')}`
     },
     judge(person, upstream, message) {
       const state = message.params['requestState']

@@ -7,6 +7,9 @@ export const sessionRevisions: readonly string[] = ['2025-11-25', '2025-06-18', 
 /** What `initialize` is answered in when it asks for none of these. */
 export const newestSessionRevision = '2025-11-25'
 
+/** `modern`: the revision without sessions. `session`: those before it. */
+export type Era = 'modern' | 'session'
+
 /** The only revision with batches. */
 export const batchRevision = '2025-03-26'
 

@@ -24,10 +24,7 @@ import { batchRevision } from './revisions.ts'
 import { sessionHeaders, sessionIn, type Sessions, type UpstreamSession } from './sessions.ts'
 import { mcpTarget } from './target.ts'
 import type { SessionStreams } from './session-streams.ts'
-
-type Standing =
-  | { readonly kind: 'connected'; readonly credential: ResolvedCredential }
-  | { readonly kind: 'unconnected'; readonly link: string }
+import { standingOf } from './standing.ts'
 
 /** Calls of the revisions before 2026-07-28, which begin with `initialize` and go on in a session. */
 export type SessionEraMcp = {
@@ -68,24 +65,12 @@ export function createSessionEraMcp(ports: {
     return undefined
   }
 
-  /** Without a message it is about a stream, which can wait. */
-  async function standingOf(call: GatewayCall, message?: McpMessage): Promise<Standing> {
-    try {
-      const credential = await resolver.resolve(
-        resolution(call, { mayGoOnUnconnected: message === undefined || isAnsweredHere(message) }),
-      )
-      return { kind: 'connected', credential }
-    } catch (error) {
-      return { kind: 'unconnected', link: linkIn(error) }
-    }
-  }
-
   async function initialize(
     call: GatewayCall,
     body: GatewayBody,
     message: McpMessage,
   ): Promise<void> {
-    const standing = await standingOf(call, message)
+    const standing = await standingOf(resolver, call, isAnsweredHere(message))
     if (standing.kind === 'unconnected') return initializeHere(call, message)
     await knownServers.ask(call, standing.credential)
     try {
@@ -263,7 +248,7 @@ export function createSessionEraMcp(ports: {
       answer.write(Buffer.from(JSON.stringify(answers)))
       return answer.end()
     }
-    const standing = await standingOf(call, leading)
+    const standing = await standingOf(resolver, call, isAnsweredHere(leading))
     if (standing.kind === 'unconnected') return askForPerson(standing.link)
     if (isConnecting) {
       return sendJson(answer, 200, alreadyConnected(first, 'session', upstream))
@@ -284,7 +269,8 @@ export function createSessionEraMcp(ports: {
     async get(call) {
       const session = await sessionOf(call)
       if (session === undefined) return
-      const standing = await standingOf(call)
+      // A stream can wait for its person.
+      const standing = await standingOf(resolver, call, true)
       if (standing.kind === 'unconnected') return sessionStreams.get(call, session)
       const body: GatewayBody = { kind: 'whole', content: undefined }
       try {

@@ -89,7 +89,7 @@ export function createSessions(ports: {
 
   function sealedAt(key: CredentialKey, idHash: Uint8Array, { id, revision }: UpstreamSession) {
     const sealedId =
-      id === undefined ? undefined : sealer.seal(new Secret(id), placeOf(key, idHash))
+      id === undefined ? undefined : sealer.seal(new Secret(id), contextOf(key, idHash))
     return { sealedId, revision }
   }
 
@@ -98,8 +98,8 @@ export function createSessions(ports: {
     const known = unsealed.get(session)
     if (known !== undefined) return known
     const { sealedId, revision } = session.at
-    const place = placeOf(session, session.idHash)
-    const opened = { id: sealedId && sealer.open(sealedId, place).reveal(), revision }
+    const context = contextOf(session, session.idHash)
+    const opened = { id: sealedId && sealer.open(sealedId, context).reveal(), revision }
     unsealed.set(session, opened)
     return opened
   }
@@ -270,7 +270,7 @@ function keyOf({ person, upstream }: GatewayCall): CredentialKey {
   return { issuer: person.issuer, userId: person.userId, upstream: upstream.name }
 }
 
-function placeOf({ issuer, userId, upstream }: CredentialKey, idHash: Uint8Array) {
+function contextOf({ issuer, userId, upstream }: CredentialKey, idHash: Uint8Array) {
   return {
     table: 'gateway_session',
     field: 'upstream_session',
