@@ -96,7 +96,7 @@ export function createOAuthConnector(ports: {
 
   const view: OAuthConnector['view'] = async ({ ticket, person }) => {
     const { found, upstream: written } = await findOwn(ticket, person)
-    if (isOver(found)) return overView(found, written)
+    if (found.isOver) return overView(found, written)
     if (!isConnectable(written)) return { kind: 'sign_in_again', upstream: written }
     const upstream = await discovery.settle(written)
     const authorizationServerHost = await asked(() => authorization.host(upstream))
@@ -116,10 +116,6 @@ export function createOAuthConnector(ports: {
     return { found, upstream }
   }
 
-  function isOver(ticket: ConnectTicket): boolean {
-    return ticket.usedAt !== undefined || ticket.expiresAt <= clock.now()
-  }
-
   async function overView(ticket: ConnectTicket, upstream: Upstream): Promise<ConnectPageView> {
     const stored = await credentials.find(credentialKeyOf(ticket, upstream))
     const connection = stored?.connection
@@ -131,7 +127,7 @@ export function createOAuthConnector(ports: {
 
   const confirm: OAuthConnector['confirm'] = async ({ ticket, person, browser }) => {
     const { found, upstream: written } = await findOwn(ticket, person)
-    if (isOver(found)) throw new BrokerError('connect_link_invalid')
+    if (found.isOver) throw new BrokerError('connect_link_invalid')
     const upstream = await discovery.settle(written)
     if (!isConnectable(upstream)) {
       if (found.claims === undefined) throw new BrokerError('connect_link_invalid')

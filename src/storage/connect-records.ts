@@ -17,8 +17,7 @@ type TicketRow = {
   return_to: string | null
   scopes: string[]
   claims: Buffer | null
-  expires_at: Date
-  used_at: Date | null
+  is_over: boolean
 }
 
 type OfferRow = { ticket_hash: Buffer; sealed_ticket: Buffer; expires_at: Date }
@@ -130,7 +129,8 @@ export function createConnectRecords(database: Database): ConnectRecords {
     async findTicket(ticketHash) {
       const [row] = await run(
         () => sql<TicketRow[]>`
-          SELECT issuer, user_id, upstream, return_to, scopes, claims, expires_at, used_at
+          SELECT issuer, user_id, upstream, return_to, scopes, claims,
+            used_at IS NOT NULL OR expires_at <= now() AS is_over
           FROM connect_ticket
           WHERE ticket_hash = ${ticketHash} AND expires_at > now() - ${keptAfterEnd}::interval`,
       )
@@ -142,8 +142,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
         returnTo: row.return_to ?? undefined,
         scopes: row.scopes,
         sealedClaims: row.claims ?? undefined,
-        expiresAt: row.expires_at,
-        usedAt: row.used_at ?? undefined,
+        isOver: row.is_over,
       }
     },
 

@@ -6,8 +6,7 @@ export type ConnectTicketRecord = CredentialKey & {
   readonly returnTo: string | undefined
   readonly scopes: readonly string[]
   readonly sealedClaims: Uint8Array | undefined
-  readonly expiresAt: Date
-  readonly usedAt: Date | undefined
+  readonly isOver: boolean
 }
 
 export type NewTicketRecord = CredentialKey & {

@@ -8,8 +8,8 @@ export type ConnectTicket = CredentialKey & {
   readonly scopes: readonly string[]
   /** The claims that a server asked the person for (Entra), sealed at rest. */
   readonly claims: Secret | undefined
-  readonly expiresAt: Date
-  readonly usedAt: Date | undefined
+  /** Used, replaced or too old, by the database's clock: the link that another replaced just now is over at once. */
+  readonly isOver: boolean
 }
 
 /** A redirect to an authorization server that has not come back yet. */
