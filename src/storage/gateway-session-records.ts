@@ -1,5 +1,6 @@
 import type { CredentialKey } from '../core/credential.ts'
 import type {
+  ConnectionMark,
   GatewaySessionRecord,
   GatewaySessionRecords,
 } from '../core/ports/gateway-session-records.ts'
@@ -34,10 +35,13 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
     WHERE credential.issuer = gateway_session.issuer AND credential.user_id = gateway_session.user_id
       AND credential.upstream = gateway_session.upstream)`
 
+  /** A session that was opened while another connection took the place of its own is not open: it is another account's. */
+  const openedFor = (connection: ConnectionMark) =>
+    sql`CASE WHEN ${connectedAt}::text = ${connection ?? null}::text THEN ${connectedAt} END`
   const isOpen = sql`coalesce(opened_for = ${connectedAt}, false) AS is_open`
 
   return {
-    async insert(session) {
+    async insert(session, connection) {
       await run(
         () => sql`
           WITH oldest AS (
@@ -61,7 +65,7 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
             CASE WHEN ${session.at !== undefined} THEN (
               SELECT connected_at FROM credential
               WHERE issuer = ${session.issuer} AND user_id = ${session.userId}
-                AND upstream = ${session.upstream}
+                AND upstream = ${session.upstream} AND connected_at::text = ${connection ?? null}::text
             ) END, '{}', now()`,
       )
     },
@@ -79,23 +83,32 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
       return row && toRecord(row, idHash, key)
     },
 
+    async connectionOf({ issuer, userId, upstream }) {
+      const [row] = await run(
+        () => sql<{ connection: string }[]>`
+          SELECT connected_at::text AS connection FROM credential
+          WHERE issuer = ${issuer} AND user_id = ${userId} AND upstream = ${upstream}`,
+      )
+      return row?.connection
+    },
+
     async claimOpening(session) {
-      const rows = await run(
-        () => sql`
+      const [row] = await run(
+        () => sql<{ connection: string | null }[]>`
           UPDATE gateway_session SET opening_until = now() + ${openingTime}::interval
           WHERE ${isOwn(session)} AND opened_for IS DISTINCT FROM ${connectedAt}
             AND (opening_until IS NULL OR opening_until <= now())
-          RETURNING 1`,
+          RETURNING ${connectedAt}::text AS connection`,
       )
-      return rows.length > 0
+      return row && { connection: row.connection ?? undefined }
     },
 
-    async setOpened(session, at) {
+    async setOpened(session, at, connection) {
       const { count } = await run(
         () => sql`
           UPDATE gateway_session SET
             upstream_session = ${at.sealedId ?? null}, upstream_revision = ${at.revision},
-            opened_for = ${connectedAt}, opening_until = NULL
+            opened_for = ${openedFor(connection)}, opening_until = NULL
           WHERE ${isOwn(session)}`,
       )
       return count > 0

@@ -196,21 +196,24 @@ describe('a session of the gateway’s and the upstream’s own behind it', () =
   it.each([
     ['for a call', true],
     ['by its client', false],
-  ])('what is opened %s while its person connects another account is not used for that', async (_by, isLater) => {
-    const begun = isLater ? await open() : undefined
-    await broker.connect('ada', 'ada-at-files')
-    const held = holdInitialize()
-    const opening = begun === undefined ? open() : call(broker, begun.id).then(() => begun)
-    await expect.poll(() => asked().at(-1)).toBe('initialize')
-    await broker.connect('ada', 'grace-at-files')
-    held.goOn()
-    const { id } = await opening
-    const [first] = [...sessions.keys()]
-    upstream.answerWith(asServer)
-    expect(await placeOf(await call(broker, id))).not.toBe(first)
-    expect(await placeOf(await call(other, id))).toBe([...sessions.keys()].at(-1))
-    expect(sessions.size).toBe(2)
-  })
+  ])(
+    'what is opened %s while its person connects another account is not used for that',
+    async (_by, isLater) => {
+      const begun = isLater ? await open() : undefined
+      await broker.connect('ada', 'ada-at-files')
+      const held = holdInitialize()
+      const opening = begun === undefined ? open() : call(broker, begun.id).then(() => begun)
+      await expect.poll(() => asked().at(-1)).toBe('initialize')
+      await broker.connect('ada', 'grace-at-files')
+      held.goOn()
+      const { id } = await opening
+      const [first] = [...sessions.keys()]
+      upstream.answerWith(asServer)
+      expect(await placeOf(await call(broker, id))).not.toBe(first)
+      expect(await placeOf(await call(other, id))).toBe([...sessions.keys()].at(-1))
+      expect(sessions.size).toBe(2)
+    },
+  )
 
   it('an upstream that forgot it has the client’s stream in the new one before the call, on every replica', async () => {
     await broker.connect('ada')

@@ -134,6 +134,16 @@ describe('Any route on a socket', () => {
     expect(tunnel.status).not.toBe(200)
   })
 
+  it.each(['/files/../calendar', '/files/%2E%2e/calendar/x', '/files/./x'])(
+    'what is written behind /ext-authz leads to the credential of no other upstream: %s',
+    async (path) => {
+      const service = `X-Onbehalf-Service-Key: ${serviceKey}`
+      const answer = await send(request(`GET /ext-authz${path}`, [host, service, bearer]))
+      expect(answer.status).toBe(401)
+      expect(answer.head).toContain('x-onbehalf-error: invalid_request')
+    },
+  )
+
   it('P25: upgrades nothing', async () => {
     const upgrade = ['Upgrade: websocket', 'Sec-WebSocket-Version: 13', 'Sec-WebSocket-Key: AAAA']
     const answer = await send(request('GET /api/v1/me', [host, ...upgrade]))

@@ -20,18 +20,30 @@ export type UpstreamSessionRecord = {
   readonly revision: string
 }
 
+/** Tells a person's connections for one upstream apart, more finely than a `Date` can; undefined where there is none. */
+export type ConnectionMark = string | undefined
+
 /**
  * Every change is a single statement with the owner in its WHERE, and instants are the database's.
  * Every method throws BrokerError storage_unavailable.
  */
 export interface GatewaySessionRecords {
-  insert(session: GatewaySessionRecord): Promise<void>
+  /** Open, where it is, only as long as the connection is still that one. */
+  insert(session: GatewaySessionRecord, connection: ConnectionMark): Promise<void>
+  /** Of the person's connection as it is now. */
+  connectionOf(key: CredentialKey): Promise<ConnectionMark>
   /** Undefined for one that is unknown, ended, or of another person or upstream: nothing tells these apart. */
   find(idHash: Uint8Array, key: CredentialKey): Promise<GatewaySessionRecord | undefined>
-  /** The right to open the session at the upstream, for half a minute; false where another has it or it is open. */
-  claimOpening(session: GatewaySessionRecord): Promise<boolean>
-  /** False where the session has ended meanwhile. */
-  setOpened(session: GatewaySessionRecord, at: UpstreamSessionRecord): Promise<boolean>
+  /** The right to open the session at the upstream, for half a minute; undefined where another has it or it is open. */
+  claimOpening(
+    session: GatewaySessionRecord,
+  ): Promise<{ readonly connection: ConnectionMark } | undefined>
+  /** Open only as long as the connection is still that one. False where the session has ended meanwhile. */
+  setOpened(
+    session: GatewaySessionRecord,
+    at: UpstreamSessionRecord,
+    connection: ConnectionMark,
+  ): Promise<boolean>
   /** Gives the right back; of one that is open it notes, for all replicas, that the upstream does not know it any more. */
   setClosed(session: GatewaySessionRecord): Promise<void>
   addElicitation(session: GatewaySessionRecord, elicitationId: string): Promise<void>

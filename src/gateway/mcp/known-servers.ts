@@ -70,7 +70,8 @@ export function createKnownServers(ports: {
     credential: ResolvedCredential,
   ): Promise<UpstreamServerRecord> {
     const upstream = call.upstream.name
-    const known = await find(upstream)
+    // Another replica may have asked since this one read.
+    const known = await read(upstream)
     if (known.revisions !== undefined) return known
     const answer = await collect(
       (to) =>

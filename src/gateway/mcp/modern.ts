@@ -67,7 +67,9 @@ export function createModernMcp(ports: {
       return sendJson(answer, 200, alreadyConnected(message, 'modern', upstream))
     }
     const asked = knownServers.ask(call, standing.credential)
-    if (asked instanceof Promise) await asked
+    const server = asked instanceof Promise ? await asked : asked
+    // The call that asks for the first time is refused as those after it.
+    if (server.revisions?.length === 0) return refuseRevision(call, message)
     // What is ours of a retry is none of the upstream's business; everything else goes up as it came.
     const body: GatewayBody =
       state.kind === 'foreign'

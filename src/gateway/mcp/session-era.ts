@@ -1,7 +1,10 @@
 import { BrokerError } from '../../core/errors.ts'
 import type { CredentialResolver, ResolvedCredential } from '../../core/ports/broker-services.ts'
 import type { GatewayCall, StreamedAnswer } from '../../core/ports/gateway.ts'
-import type { GatewaySessionRecord } from '../../core/ports/gateway-session-records.ts'
+import type {
+  ConnectionMark,
+  GatewaySessionRecord,
+} from '../../core/ports/gateway-session-records.ts'
 import type { GatewayBody } from '../body.ts'
 import { type Forwarder, linkIn, resolution } from '../forward.ts'
 import type { StepUpLink, StepUpLinks } from '../step-up.ts'
@@ -72,9 +75,10 @@ export function createSessionEraMcp(ports: {
   ): Promise<void> {
     const standing = await standingOf(resolver, call, isAnsweredHere(message))
     if (standing.kind === 'unconnected') return initializeHere(call, message)
+    const connection = await sessions.connectionOf(call)
     await knownServers.ask(call, standing.credential)
     try {
-      await initializeAtUpstream(call, body, message, standing.credential)
+      await initializeAtUpstream(call, body, message, { ...standing, connection })
     } catch (error) {
       // The upstream refused the credential, and nothing can renew it.
       linkIn(error)
@@ -99,9 +103,10 @@ export function createSessionEraMcp(ports: {
     call: GatewayCall,
     body: GatewayBody,
     message: McpMessage,
-    credential: ResolvedCredential,
+    using: { readonly credential: ResolvedCredential; readonly connection: ConnectionMark },
   ): Promise<void> {
     const { upstream, answer } = call
+    const { credential, connection } = using
     const collected = await collect(
       (to) =>
         forwarder.forward(
@@ -131,6 +136,7 @@ export function createSessionEraMcp(ports: {
         initialize: message.params,
         revision: at.revision,
         at,
+        connection,
       })
     }
     answer.begin(collected.status, headers)

@@ -6,6 +6,7 @@ import { BrokerError } from '../../core/errors.ts'
 import type { ResolvedCredential } from '../../core/ports/broker-services.ts'
 import type { GatewayCall } from '../../core/ports/gateway.ts'
 import type {
+  ConnectionMark,
   GatewaySessionRecord,
   GatewaySessionRecords,
 } from '../../core/ports/gateway-session-records.ts'
@@ -39,8 +40,12 @@ export type Sessions = {
       readonly initialize: JsonObject
       readonly revision: string
       readonly at: UpstreamSession | undefined
+      /** The connection that it was opened with there. */
+      readonly connection?: ConnectionMark
     },
   ) => Promise<string>
+  /** Tells the person's connection from a later one. */
+  readonly connectionOf: (call: GatewayCall) => Promise<ConnectionMark>
   readonly find: (
     id: string,
     call: GatewayCall,
@@ -113,7 +118,8 @@ export function createSessions(ports: {
     for (let seen: GatewaySessionRecord | undefined = session; seen !== undefined; ) {
       const open = openedAt(seen)
       if (open !== undefined) return open
-      if (await records.claimOpening(seen)) return openAtUpstream(seen, call, credential)
+      const claim = await records.claimOpening(seen)
+      if (claim !== undefined) return openAtUpstream(seen, call, credential, claim.connection)
       if (performance.now() > giveUpAt) throw new BrokerError('upstream_unavailable')
       await sleep(lookAgainMs)
       await forwarder.refuseCut(call, credential)
@@ -126,6 +132,7 @@ export function createSessions(ports: {
     session: GatewaySessionRecord,
     call: GatewayCall,
     credential: ResolvedCredential,
+    connection: ConnectionMark,
   ): Promise<UpstreamSession> {
     try {
       // A session that began before anybody was connected may be the first that comes here.
@@ -143,7 +150,7 @@ export function createSessions(ports: {
       await post(call, credential, initialized, sessionHeaders(opened))
       await knownServers.note(call.upstream.name, resultIn(message) ?? {})
       const sealed = sealedAt(session, session.idHash, opened)
-      if (await records.setOpened(session, sealed)) return opened
+      if (await records.setOpened(session, sealed, connection)) return opened
       // Its client is done with it meanwhile, and nobody else would end what was opened for it.
       await endAtUpstream(opened, call, credential)
       throw new BrokerError('not_found')
@@ -207,19 +214,15 @@ export function createSessions(ports: {
     atUpstream,
     current: openedAt,
     endAtUpstream,
-    async open(call, { initialize, revision, at }) {
+    async open(call, { initialize, revision, at, connection }) {
       const id = randomBytes(idBytes).toString('base64url')
       const key = keyOf(call)
       const idHash = Buffer.from(hashOf(id), 'base64url')
-      await records.insert({
-        ...key,
-        idHash,
-        initialize,
-        revision,
-        at: at && sealedAt(key, idHash, at),
-      })
+      const sealed = at && sealedAt(key, idHash, at)
+      await records.insert({ ...key, idHash, initialize, revision, at: sealed }, connection)
       return id
     },
+    connectionOf: (call) => records.connectionOf(keyOf(call)),
     find(id, call) {
       if (!idPattern.test(id)) return undefined
       const key = keyOf(call)

@@ -6,7 +6,7 @@ import { auditReasonOf } from '../../core/resolution-recorder.ts'
 import { Secret } from '../../core/secret.ts'
 import type { Upstream } from '../../core/upstream.ts'
 import { parseBearer, sendsToken } from '../callers.ts'
-import { refuseAmbiguousHead, requestIdOf } from '../edge.ts'
+import { refuseAmbiguousHead, refuseDotSegments, requestIdOf } from '../edge.ts'
 import type { HttpApp, HttpContext } from '../http-env.ts'
 import type { Problems } from '../problem.ts'
 import type { HttpServices } from '../services.ts'
@@ -40,6 +40,8 @@ export function addExtAuthzRoute(
   async function answer(c: HttpContext, requestId: string): Promise<Response> {
     const startedAt = clock.now()
     refuseAmbiguousHead(c.env?.incoming)
+    // What a gateway writes behind our address is its caller's: `../reports` would be another upstream's credential.
+    refuseDotSegments(c.env?.incoming?.url)
     const service = serviceOf(c)
     refusals.admit()
     const call: Call = { requestId, startedAt, actor: { kind: 'service', id: service.id } }
