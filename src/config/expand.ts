@@ -152,6 +152,8 @@ function codeOf(error: unknown): unknown {
 /** What does not fit its field's type stays text, which the schema then refuses. */
 function readAs(node: SchemaNode | undefined, text: string): unknown {
   const types = node === undefined ? new Set<string>() : typesOf(node)
+  const block = readBlock(text)
+  if (block !== undefined && types.has(Array.isArray(block) ? 'array' : 'object')) return block
   if (types.size === 0 || types.has('string')) return text
   if (types.has('integer') || types.has('number')) {
     return /^-?\d+(\.\d+)?$/.test(text) ? Number(text) : text
@@ -164,4 +166,14 @@ function readAs(node: SchemaNode | undefined, text: string): unknown {
       .filter((item) => item !== '')
   }
   return text
+}
+
+/** A mapping or a list, written as JSON. */
+function readBlock(text: string): object | undefined {
+  if (!/^\s*[[{]/.test(text)) return undefined
+  try {
+    return JSON.parse(text) as object
+  } catch {
+    return undefined
+  }
 }
