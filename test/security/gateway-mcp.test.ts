@@ -211,6 +211,55 @@ describe('/mcp, with what no SDK sends', () => {
     )
   })
 
+  // Some parsers take the first of two, and some the last: the head would agree with one, and the other be run.
+  describe('a member that comes twice', () => {
+    const text = (more: Json = {}) =>
+      JSON.stringify(tool({ arguments: 'ARGUMENTS', ...more }, false))
+    const twice: [string, string][] = [
+      ['a method', text().replace('"method":', '"method":"tools/list","method":')],
+      ['parameters', text().replace('"params":', '"params":{"name":"rm"},"params":')],
+      ['a name', text().replace('"name":', '"name":"rm","name":')],
+      ['a name in another spelling', text().replace('"name":', '"n\\u0061me":"rm","name":')],
+      [
+        'a name behind a name',
+        text().replace('"arguments":"ARG', '"name" : "echo","arguments":"ARG'),
+      ],
+      ['a revision', text().replace(`"${version}":`, `"${version}":"2025-11-25","${version}":`)],
+      [
+        'a requestState',
+        text({ requestState: 'x' }).replace('"req', '"requestState":"onbehalf.x","req'),
+      ],
+    ]
+
+    it.each(twice)('%s: 400', async (_what, body) => {
+      expect(body.length).toBeGreaterThan(text().length)
+      const answer = await send('grace', body, toolHead)
+      expect([answer.status, await answer.json()]).toMatchObject([400, { error: { code: -32600 } }])
+      expect(hits()).toEqual([])
+    })
+
+    it('2025, and in a batch: 400', async () => {
+      const opened = await session('ada')
+      const message = '{"jsonrpc":"2.0","id":1,"method":"ping","method":"tools/call"}'
+      for (const body of [message, `[${message}]`]) {
+        const answer = await send('ada', body, opened)
+        expect([answer.status, await answer.text()]).toEqual([
+          400,
+          expect.stringContaining('twice'),
+        ])
+      }
+    })
+
+    it('in another object is another member', async () => {
+      await broker.connect('ada')
+      const given =
+        '{"name":"\\"name\\":","method":[{"name":1},{"name":1}],"a":{"name":{}},"":"\\\\"}'
+      const body = text().replace('"ARGUMENTS"', given)
+      expect((await send('ada', body, toolHead)).status).toBe(200)
+      expect(hits().map((hit) => hit.body.toString())).toEqual([body])
+    })
+  })
+
   describe('what is no message of its revision', () => {
     it.each([
       ['no JSON', '{', -32700],

@@ -9,6 +9,7 @@ import { isKeepable } from './initialize-parameters.ts'
 import { errorCode, errorOf, type McpMessage, parseBody, type ParsedBody } from './json-rpc.ts'
 import { createValueCount, parseLargeBody, smallBytes } from './large-message.ts'
 import { modernRevision, sessionRevisions } from './revisions.ts'
+import { hasRepeatedMember } from './repeated-members.ts'
 import type { SessionEraMcp } from './session-era.ts'
 
 /** The one address of an MCP server: tells the two eras of the protocol apart, and goes no further. */
@@ -42,6 +43,10 @@ export function createMcpGateway(ports: {
     const [first] = parsed?.messages ?? []
     if (parsed === undefined || first === undefined) {
       return sendJson(answer, 400, errorOf(undefined, errorCode.parseError, 'This is no JSON-RPC.'))
+    }
+    if (body.kind === 'whole' && body.content !== undefined && hasRepeatedMember(body.content)) {
+      const text = 'A member came twice.'
+      return sendJson(answer, 400, errorOf(first.id, errorCode.invalidRequest, text))
     }
     const named = call.header('mcp-protocol-version')
     const claimed = claimedRevision(first)
