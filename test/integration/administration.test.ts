@@ -343,11 +343,14 @@ describe('administration, on two replicas', () => {
 
   it('refuses ids that nobody can have', async () => {
     const issuer = encodeURIComponent(here.identityProvider.issuer)
-    for (const id of ['%00', 'x'.repeat(256)]) {
+    for (const id of ['%00', 'x'.repeat(256), '%e9', 'half%', '%zz']) {
       const path = `/api/v1/admin/users/${issuer}/${id}/connections`
       const answer = await here.call('DELETE', path, 'linus')
       expect(answer.status, id).toBe(400)
       expect(answer.body['field']).toBe('user_id')
     }
+    const elsewhere = await here.call('DELETE', '/api/v1/admin/users/%ff/ada/connections', 'linus')
+    expect(elsewhere.status).toBe(400)
+    expect(elsewhere.body['field']).toBe('issuer')
   })
 })

@@ -163,11 +163,21 @@ export function addAdministrationRoutes(
 
 /** Of any issuer, configured or not: people of one that was taken out of the file may have left connections. */
 function personOf(c: HttpContext): { readonly issuer: string; readonly userId: string } {
-  const issuer = c.req.param('issuer')
-  const userId = c.req.param('user_id')
+  const [sentIssuer, sentUserId] = new URL(c.req.url).pathname.split('/').slice(5, 7)
+  const issuer = decoded(sentIssuer)
+  const userId = decoded(sentUserId)
   if (!isPlainText(issuer)) throw invalidId('issuer')
   if (!isUserId(userId)) throw invalidId('user_id')
   return { issuer, userId }
+}
+
+/** By ourselves: the framework takes what is no UTF-8 as it stands, and who meant somebody else would read a 204 for nobody. */
+function decoded(segment: string | undefined): string | undefined {
+  try {
+    return decodeURIComponent(segment ?? '')
+  } catch {
+    return undefined
+  }
 }
 
 function invalidId(field: string): BrokerError {
