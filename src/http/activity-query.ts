@@ -222,7 +222,7 @@ function filterOf({
 function unknownParameter(name: string): BrokerError {
   return new BrokerError('invalid_request', {
     // A name of the caller's own making appears only where it looks like a name.
-    field: /^[A-Za-z]\w{0,39}$/.test(name) ? name : 'query',
+    field: /^[A-Za-z][\w.[\]-]{0,39}$/.test(name) ? name : 'query',
     expectation: 'There is no such parameter.',
   })
 }
