@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { connect } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { createBodyRoom } from '../../src/gateway/mcp/body-room.ts'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
@@ -135,6 +137,38 @@ describe('/mcp, with large messages', () => {
     expect((await send('ada', retry, toolHead)).status).toBe(200)
     expect(hits().map(({ body }) => body.toString())).toEqual([withDeep({})])
     await broker.call('DELETE', '/api/v1/connections/files', 'ada')
+  })
+
+  it('V19: two of the largest that do not come to their end keep their person’s next one waiting, and nothing else', async () => {
+    const { hostname, port } = new URL(broker.url)
+    const token = await broker.tokenOf('grace')
+    async function begin() {
+      const socket = connect(Number(port), hostname)
+      const head = `POST /mcp/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${token}\r\n`
+      const announced = `Content-Length: ${64 * mebibyte}\r\n\r\n`
+      socket.on('error', () => {}).write(`${head}${announced}${'x'.repeat(100_000)}`)
+      await once(socket, 'ready')
+      return socket
+    }
+    const [first, second] = [await begin(), await begin()]
+    const small = async (person: string) => {
+      expect((await send(person, tool({}), toolHead)).status).toBe(200)
+    }
+    const large = tool({ arguments: { text: 'x'.repeat(100_000) } })
+    // Long enough for what those two began with to have arrived.
+    for (let call = 0; call < 10; call += 1) await small('grace')
+    const events: string[] = []
+    const third = send('grace', large, toolHead).then(({ status }) =>
+      events.push(`third: ${status}`),
+    )
+    for (let call = 0; call < 10; call += 1) await small('grace')
+    await small('ada')
+    expect((await send('ada', large, toolHead)).status).toBe(200)
+    events.push('the first leaves')
+    first.destroy()
+    await third
+    expect(events).toEqual(['the first leaves', 'third: 200'])
+    second.destroy()
   })
 
   describe('V18: what an initialize leaves behind', () => {
