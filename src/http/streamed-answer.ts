@@ -20,9 +20,12 @@ export function answerOnSocket(
     isGone = true
     gone()
   }
-  outgoing.once('close', leftBehind)
-  // Behind another answer on its connection it has no socket, and hears nothing of one: the request does.
-  if (outgoing.socket === null) outgoing.req.once('close', leftBehind)
+  // Behind another answer on its connection it has no socket yet, and hears nothing of it.
+  const forget = outgoing.socket === null ? onceClosed(outgoing.req.socket, leftBehind) : () => {}
+  outgoing.once('close', () => {
+    forget()
+    leftBehind()
+  })
   /**
    * What comes in one turn leaves at its end: head and body as one packet, and one behind the other for who reads several. It is
    * the socket that is corked: what an answer itself is corked with, Node 24 sends behind the mark of its end.
@@ -68,6 +71,21 @@ export function answerOnSocket(
       if (isGone) listener()
     },
   }
+}
+
+const closing = new WeakMap<Socket, Set<() => void>>()
+
+/** One listener for all who wait, because a connection may bring any number of requests at once. Gives what ends the waiting. */
+function onceClosed(socket: Socket, listener: () => void): () => void {
+  const listeners = closing.get(socket) ?? new Set()
+  if (!closing.has(socket)) {
+    closing.set(socket, listeners)
+    socket.once('close', () => {
+      for (const closed of listeners) closed()
+    })
+  }
+  listeners.add(listener)
+  return () => void listeners.delete(listener)
 }
 
 /**

@@ -4,6 +4,7 @@ import { connect } from 'node:net'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 import { type PlainUpstream, startPlainUpstream } from '../support/plain-upstream.ts'
+import { rawExchange } from '../support/raw-exchange.ts'
 
 describe('/proxy: plain HTTP upstreams, each call with its own person’s credential', () => {
   let upstream: PlainUpstream
@@ -219,6 +220,26 @@ describe('/proxy: plain HTTP upstreams, each call with its own person’s creden
     await expect.poll(() => upstream.hits.length).toBe(hits + 3)
     socket.destroy()
     await expect.poll(() => upstream.aborted()).toBe(aborted + 3)
+  })
+
+  it('answers come in the order of what was asked on one connection, whichever is there first', async () => {
+    upstream.answerWith((_request, response) => {
+      const { body } = upstream.hits.at(-1) ?? {}
+      setTimeout(() => response.end(body), String(body) === 'first' ? 300 : 0)
+    })
+    const authorization = `authorization: Bearer ${await broker.tokenOf('ada')}`
+    const asks = ['first', 'second', 'third'].map((body, index) => {
+      const last = index === 2 ? 'connection: close\r\n' : ''
+      const length = `content-length: ${body.length}\r\n`
+      return `POST /proxy/reports/x HTTP/1.1\r\nhost: x\r\n${last}${length}${authorization}\r\n\r\n${body}`
+    })
+    const to = { host: '127.0.0.1', port: Number(new URL(broker.url).port) }
+    const answer = String(await rawExchange(to, asks.join(''), 10_000))
+    expect(answer.match(/\r\n\r\n(first|second|third)/g)?.map((body) => body.trim())).toEqual([
+      'first',
+      'second',
+      'third',
+    ])
   })
 
   it('a body above 4 MiB goes through without a second try', async () => {
