@@ -58,15 +58,15 @@ export function unreachable(address: DatabaseAddress, error: unknown): OperatorE
 }
 
 /**
- * One connection without the time limits of calls, for migrations; whoever uses it wraps its errors.
+ * One connection without the time limits of calls; whoever uses it wraps its errors. PostgreSQL shows it as `onbehalf <purpose>`.
  * @throws OperatorError database_unreachable, database_too_old, database_url_invalid
  */
-export async function connectOnce(url: Secret): Promise<Sql> {
+export async function connectOnce(url: Secret, purpose: string): Promise<Sql> {
   const address = readDatabaseAddress(url, () => {})
   const sql = postgres(address.url, {
     ...connectOptions(address, 1),
     max_lifetime: null,
-    connection: { application_name: 'onbehalf migrate', TimeZone: 'UTC' },
+    connection: { application_name: `onbehalf ${purpose}`, TimeZone: 'UTC' },
   })
   try {
     await requireVersion(sql, address)

@@ -31,7 +31,7 @@ function knownMigrations(): Migration[] {
  * @throws OperatorError database_unreachable, schema_newer, schema_edited, migration_locked; BrokerError storage_unavailable
  */
 export async function migrate(url: Secret): Promise<number> {
-  const sql = await connectOnce(url)
+  const sql = await connectOnce(url, 'migrate')
   try {
     await sql`select set_config('lock_timeout', ${`${lockTimeoutMs}`}, false)`
     await sql`select pg_advisory_lock(${migrationLock})`

@@ -11,6 +11,7 @@ import {
 } from '../data-directory.ts'
 import type { StorageLog } from '../storage-log.ts'
 import { findBinaries } from './binaries.ts'
+import { hasBorrowers, showBorrower } from './borrowers.ts'
 import {
   type ClusterPaths,
   clusterPaths,
@@ -32,6 +33,8 @@ export type EmbeddedPostgres = {
 const firstRetryMs = 50
 const longestRetryMs = 5000
 const startOfAnotherMs = 20_000
+const showBorrowerMs = 2000
+const borrowedPollMs = 100
 const pollMs = 50
 
 /**
@@ -150,15 +153,16 @@ async function retrying(
 }
 
 /**
- * The address of the embedded database of a running broker; undefined when none runs on this directory, or it is not
- * ready yet.
+ * The address of the embedded database of a running broker or command; undefined when none runs on this directory, or it
+ * is not ready yet, or about to stop.
  */
 export async function findRunningEmbedded(dataDir: string): Promise<Secret | undefined> {
   if (!(await isDataDirectoryClaimed(dataDir))) return undefined
   const paths = clusterPaths(dataDir)
   const state = await readState(paths)
   const password = await readPassword(paths)
-  return state && password && socketUrl(state.socketDirectory, password)
+  if (state === undefined || state.isStopping === true || password === undefined) return undefined
+  return socketUrl(state.socketDirectory, password)
 }
 
 /**
@@ -170,10 +174,24 @@ export async function borrowEmbedded(options: {
   readonly dataDir: string
   readonly log: StorageLog
 }): Promise<EmbeddedPostgres & { readonly borrowed: boolean }> {
-  const giveUpAt = Date.now() + startOfAnotherMs
+  const { dataDir } = options
+  const begunAt = Date.now()
+  const giveUpAt = begunAt + startOfAnotherMs
   for (;;) {
-    const url = await findRunningEmbedded(options.dataDir)
-    if (url !== undefined) return { url, stop: async () => {}, borrowed: true }
+    const url = await findRunningEmbedded(dataDir)
+    if (url !== undefined) {
+      const stop = await showBorrower(url)
+      // Asked again: who is about to stop it notes that first and looks for borrowers then, so that one of us sees the other.
+      if (stop !== undefined && (await findRunningEmbedded(dataDir)) !== undefined) {
+        return { url, stop, borrowed: true }
+      }
+      await stop?.()
+      // Of a broker whose database has died: what is asked of it says so.
+      if (Date.now() > begunAt + showBorrowerMs)
+        return { url, stop: async () => {}, borrowed: true }
+      await sleep(pollMs)
+      continue
+    }
     try {
       return { ...(await startForOneself(options)), borrowed: false }
     } catch (error) {
@@ -194,6 +212,7 @@ async function startForOneself(options: {
     return {
       url: embedded.url,
       async stop() {
+        await untilNobodyBorrows(clusterPaths(directory.path), embedded.url)
         await embedded.stop()
         await directory.release()
       },
@@ -204,7 +223,19 @@ async function startForOneself(options: {
   }
 }
 
-type State = { readonly socketDirectory: string }
+/** Notes that the database is about to stop once no other command uses it. */
+async function untilNobodyBorrows(paths: ClusterPaths, url: Secret): Promise<void> {
+  const state = await readState(paths)
+  if (state === undefined) return
+  for (;;) {
+    while (await hasBorrowers(url)) await sleep(borrowedPollMs)
+    await writeState(paths, { ...state, isStopping: true })
+    if (!(await hasBorrowers(url))) return
+    await writeState(paths, state)
+  }
+}
+
+type State = { readonly socketDirectory: string; readonly isStopping?: boolean }
 
 async function writeState(paths: ClusterPaths, state: State): Promise<void> {
   await writeFile(`${paths.state}.new`, JSON.stringify(state), { mode: 0o600 })

@@ -203,6 +203,36 @@ describe('the embedded database', () => {
     await gone(dataDir)
   })
 
+  it('is not taken from a command by the end of the one that started it', async () => {
+    const dataDir = await filledDataDirectory()
+    const first = await borrowEmbedded({ dataDir, log })
+    const second = await borrowEmbedded({ dataDir, log })
+    const database = await openDatabase({ url: second.url, pool: 1 })
+    const stopped = first.stop()
+    // Longer than a stop that waits for nobody: PostgreSQL ends open connections at once.
+    const running = database.run(() => database.sql`select pg_sleep(1)`)
+    await expect(running).resolves.toHaveLength(1)
+    await database.close()
+    await second.stop()
+    await stopped
+    expect(await findRunningEmbedded(dataDir)).toBeUndefined()
+    await gone(dataDir)
+  })
+
+  it('is there for every one of several commands that come at the same moment', async () => {
+    const dataDir = await filledDataDirectory()
+    const use = async () => {
+      const embedded = await borrowEmbedded({ dataDir, log })
+      const database = await openDatabase({ url: embedded.url, pool: 1 })
+      await database.run(() => database.sql`select 1`)
+      await database.close()
+      await embedded.stop()
+    }
+    await Promise.all(Array.from({ length: 4 }, use))
+    expect(await findRunningEmbedded(dataDir)).toBeUndefined()
+    await gone(dataDir)
+  })
+
   it('leaves nothing of an interrupted start that the next one could mistake for a database', async () => {
     const dataDir = await temporaryDirectory()
     await mkdir(join(dataDir, 'postgres.new/data'), { recursive: true })
