@@ -1,3 +1,4 @@
+import { SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startTestBroker, type TestBroker } from '../support/broker.ts'
 import { hasNginx, startNginx } from '../support/nginx.ts'
@@ -19,6 +20,7 @@ describe.skipIf(!hasNginx)('nginx and onbehalf, by the recipe in examples/nginx'
     broker = await startTestBroker({
       change(config) {
         config.upstreams.reports['external_url'] = `http://127.0.0.1:${port}/reports`
+        config.identity.issuers.push({ ...scoped, algorithms: ['HS256'] })
       },
     })
     nginx = await startNginx({ ...recipe('reports'), port })
@@ -73,6 +75,21 @@ describe.skipIf(!hasNginx)('nginx and onbehalf, by the recipe in examples/nginx'
     expect(upstream.hits.length).toBe(before)
   })
 
+  it('a token that lacks a scope is 403, and the challenge names the scope', async () => {
+    const token = await new SignJWT({ scope: 'other', sub: 'ada' })
+      .setProtectedHeader({ alg: 'HS256', typ: 'at+jwt' })
+      .setIssuer(scoped.issuer)
+      .setAudience(broker.url)
+      .setExpirationTime('5 minutes')
+      .sign(Buffer.from(scoped.secret))
+    const headers = { authorization: `Bearer ${token}` }
+    const answer = await fetch(`${nginx.url}/reports/x`, { headers })
+    expect(answer.status).toBe(403)
+    const challenge = answer.headers.get('www-authenticate')
+    expect(challenge).toContain('scope="reports:use", error="insufficient_scope"')
+    expect(await answer.json()).toMatchObject({ status: 403, code: 'insufficient_scope' })
+  })
+
   it('a person who is not connected gets 403 with the link', async () => {
     const before = upstream.hits.length
     const files = await startNginx(recipe('files'))
@@ -99,6 +116,13 @@ describe.skipIf(!hasNginx)('nginx and onbehalf, by the recipe in examples/nginx'
     expect(upstream.hits.length).toBe(before)
   })
 })
+
+/** An issuer whose tokens need a scope. */
+const scoped = {
+  issuer: 'https://scoped.example.com',
+  secret: 'a secret of at least 32 characters',
+  required_scopes: ['reports:use'],
+}
 
 function subjectOf(authorization: string | undefined): unknown {
   const payload = authorization?.split('.')[1] ?? ''

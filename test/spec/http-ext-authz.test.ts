@@ -71,7 +71,7 @@ describe('external authorization, for other gateways (contract section 7)', () =
     ['a wrong service key', { key: 'x'.repeat(40) }, 401, 'unauthenticated'],
     ['no person', { token: undefined }, 401, 'invalid_subject_token'],
     ['a refused token', { token: 'CNRY-expired' }, 401, 'invalid_subject_token'],
-    ['a token with too little scope', { token: 'CNRY-narrow' }, 401, 'invalid_subject_token'],
+    ['a token with too little scope', { token: 'CNRY-narrow' }, 403, 'insufficient_scope'],
     ['a service key as the person', { token: serviceKey }, 401, 'invalid_subject_token'],
     ['an issuer that cannot be asked', { token: 'CNRY-outage' }, 503, 'issuer_unavailable'],
     ['an unknown upstream', { path: '/ext-authz/nope' }, 403, 'unknown_upstream'],
@@ -85,6 +85,17 @@ describe('external authorization, for other gateways (contract section 7)', () =
     expect(room.room.asked).toEqual([])
     // A caller without a key is nobody, and leaves no record; every other call leaves one.
     expect(room.room.refusals).toHaveLength(code === 'unauthenticated' ? 0 : 1)
+  })
+
+  it('a token with too little scope is told which, as at every other door (RFC 6750 §3.1)', async () => {
+    const room = createHttpRoom()
+    const answer = await ask(room, { token: 'CNRY-narrow' })
+    expect(answer.headers.get('www-authenticate')).toBe(
+      'Bearer scope="broker:use", error="insufficient_scope"',
+    )
+    expect(room.room.refusals).toMatchObject([
+      { person: undefined, upstream: { name: 'files' }, reason: 'insufficient_scope' },
+    ])
   })
 
   it('a token for the person that is not one header is refused', async () => {

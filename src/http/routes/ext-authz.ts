@@ -83,8 +83,7 @@ export function addExtAuthzRoute(
     upstream: Upstream,
   ): Promise<{ readonly person: Person; readonly token: string }> {
     const header = c.req.header('authorization')
-    const challengeOf = (error: 'invalid_token' | 'insufficient_scope' | undefined) =>
-      challenge({ error, scopes: [] }, { kind: 'external', upstream })
+    const target = { kind: 'external', upstream } as const
     try {
       const token = header === undefined ? undefined : parseBearer(header)
       // A service key is no person's token, and is shown to no introspection.
@@ -94,17 +93,16 @@ export function addExtAuthzRoute(
       const person = await authenticator.verifyBearer(token, { kind: 'upstream', upstream })
       return { person, token }
     } catch (error) {
-      const isRefusal = isBrokerError(
-        error,
-        'unauthenticated',
-        'insufficient_scope',
-        'invalid_request',
-      )
-      if (!isRefusal) throw refused(call, upstream, error)
-      const details = {
-        challenge: challengeOf(sendsToken(header) ? 'invalid_token' : undefined),
-        cause: error,
+      if (isBrokerError(error, 'insufficient_scope')) {
+        const lacking = { error: 'insufficient_scope', scopes: error.details.scopes ?? [] } as const
+        const details = { challenge: challenge(lacking, target), cause: error }
+        throw refused(call, upstream, new BrokerError('insufficient_scope', details))
       }
+      if (!isBrokerError(error, 'unauthenticated', 'invalid_request')) {
+        throw refused(call, upstream, error)
+      }
+      const sent = sendsToken(header) ? 'invalid_token' : undefined
+      const details = { challenge: challenge({ error: sent, scopes: [] }, target), cause: error }
       throw refused(call, upstream, new BrokerError('invalid_subject_token', details))
     }
   }
