@@ -88,11 +88,7 @@ export function promptAsText(
 }
 
 /** What the connect tool says once there is nothing left to do. */
-export function alreadyConnected(
-  message: McpMessage,
-  era: Era,
-  upstream: Upstream,
-): JsonObject {
+export function alreadyConnected(message: McpMessage, era: Era, upstream: Upstream): JsonObject {
   return resultOf(message.id, era, {
     content: [{ type: 'text', text: `${upstream.displayName} is connected.` }],
   })

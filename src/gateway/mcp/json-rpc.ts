@@ -72,11 +72,7 @@ export function isRequest(message: McpMessage): message is McpMessage & {
 }
 
 /** A result says whether it is whole in 2026-07-28, and must not say it before. */
-export function resultOf(
-  id: RequestId | undefined,
-  era: Era,
-  result: JsonObject,
-): JsonObject {
+export function resultOf(id: RequestId | undefined, era: Era, result: JsonObject): JsonObject {
   const type = era === 'modern' ? { resultType: 'complete' } : {}
   return { jsonrpc: '2.0', id: id ?? null, result: { ...type, ...result } }
 }
