@@ -1,8 +1,8 @@
+import { readBearerChallenge } from '../core/bearer-challenge.ts'
 import type { ConnectionView, Connections, OAuthConnector } from '../core/ports/broker-services.ts'
 import type { GatewayCall } from '../core/ports/gateway.ts'
 import type { StepUps } from '../core/ports/step-ups.ts'
 import type { UpstreamAnswerHead } from '../core/ports/upstream-client.ts'
-import { isScopeToken } from '../core/scope-token.ts'
 import { isConnectable, type Upstream } from '../core/upstream.ts'
 
 /** A link with which the person gives an upstream more than it has. */
@@ -55,19 +55,12 @@ function wanted(
   ].toSorted()
 }
 
-const longestScope = 200
-const mostScopes = 50
-
 /** The scopes that an upstream's 403 asks for (RFC 6750 §3.1); undefined where it is another refusal. */
 export function challengedScopes({
   status,
   headers,
 }: UpstreamAnswerHead): readonly string[] | undefined {
   if (status !== 403) return undefined
-  const challenge = String(headers['www-authenticate'] ?? '')
-  if (!/^bearer\b/i.test(challenge)) return undefined
-  if (!/[\s,]error="?insufficient_scope"?(?:[\s,]|$)/i.test(challenge)) return undefined
-  const named = /[\s,]scope="([^"]*)"/i.exec(challenge)?.[1] ?? ''
-  const scopes = named.split(' ').filter(isScopeToken)
-  return scopes.filter((scope) => scope.length <= longestScope).slice(0, mostScopes)
+  const challenge = readBearerChallenge(headers['www-authenticate']?.toString())
+  return challenge?.error === 'insufficient_scope' ? (challenge.scopes ?? []) : undefined
 }

@@ -1,3 +1,4 @@
+import { isUsableUrl } from '../oauth/usable-url.ts'
 import type { Claims } from './claims.ts'
 import { IssuerFailure, type IssuerNetwork } from './issuer-network.ts'
 
@@ -28,16 +29,9 @@ function metadataUrls(issuer: string): readonly [string, string] {
   ]
 }
 
-/**
- * An endpoint that the metadata name. Any scheme but http could make a browser run a script. @throws IssuerFailure unreadable
- * when it is missing or no usable URL.
- */
+/** An endpoint that the metadata name. @throws IssuerFailure unreadable when it is missing or no usable URL */
 export function endpointOf(metadata: Claims, name: string, network: IssuerNetwork): string {
   const value = metadata[name]
-  if (typeof value === 'string' && URL.canParse(value)) {
-    const { protocol, username, password, hash } = new URL(value)
-    const isHttp = protocol === 'https:' || (protocol === 'http:' && network.allowsPlainHttp)
-    if (isHttp && username === '' && password === '' && hash === '') return value
-  }
+  if (typeof value === 'string' && isUsableUrl(value, network.allowsPlainHttp)) return value
   throw new IssuerFailure('unreadable')
 }

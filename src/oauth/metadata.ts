@@ -6,6 +6,7 @@ import type { Upstream } from '../core/upstream.ts'
 import { isPassing } from './discovery-failure.ts'
 import { type DocumentFault, fetchDocument } from './document.ts'
 import { mayBePlainHttp, writtenEndpoint } from './endpoint.ts'
+import { isUsableUrl } from './usable-url.ts'
 
 const keptSeconds = 600
 const failureKeptSeconds = 5
@@ -194,7 +195,7 @@ function readMetadata(
   if (!parsed.success) return 'unreadable'
   if (parsed.data.issuer !== issuer) return 'issuer_mismatch'
   const document = parsed.data
-  const endpoint = (url: string | undefined) => (isUsable(url, plainHttp) ? url : undefined)
+  const endpoint = (url: string | undefined) => (isUsableUrl(url, plainHttp) ? url : undefined)
   return {
     issuer,
     authorizationEndpoint: endpoint(document.authorization_endpoint),
@@ -208,12 +209,4 @@ function readMetadata(
     supportsS256: document.code_challenge_methods_supported?.includes('S256') ?? false,
     issuerInResponses: document.authorization_response_iss_parameter_supported ?? false,
   }
-}
-
-/** `javascript:` and its kin would run in the person's browser on our page; a fragment is never part of an endpoint (RFC 6749 §3). */
-export function isUsable(url: string | undefined, plainHttp: boolean): boolean {
-  if (url === undefined || url.length > 2048 || !URL.canParse(url)) return false
-  const { protocol, username, password, hash } = new URL(url)
-  const isHttp = protocol === 'https:' || (protocol === 'http:' && plainHttp)
-  return isHttp && username === '' && password === '' && hash === ''
 }

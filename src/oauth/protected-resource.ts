@@ -1,11 +1,11 @@
 import * as z from 'zod'
+import { type BearerChallenge, readBearerChallenge, readScopes } from '../core/bearer-challenge.ts'
 import type { HttpClient, OutboundResponse } from '../core/ports/http-client.ts'
 import type { Upstream } from '../core/upstream.ts'
-import { type BearerChallenge, readBearerChallenge, readScopes } from './bearer-challenge.ts'
 import { DiscoveryFailure, type DiscoveryFault, isPassing } from './discovery-failure.ts'
 import { documentDeadlineMs, documentMaxBytes, faultOf, fetchDocument } from './document.ts'
 import { writtenEndpoint } from './endpoint.ts'
-import { isUsable } from './metadata.ts'
+import { isUsableUrl } from './usable-url.ts'
 
 /** What a protected MCP server says of itself (RFC 9728 §2), as far as we use it. */
 export type ProtectedResource = {
@@ -77,7 +77,7 @@ export async function findProtectedResource(
   named: string | undefined,
 ): Promise<ProtectedResource> {
   const failed = (fault: DiscoveryFault) => new DiscoveryFailure('resource_metadata', fault)
-  if (named !== undefined && !isUsable(named, true)) throw failed('url_unusable')
+  if (named !== undefined && !isUsableUrl(named, true)) throw failed('url_unusable')
   let fault: DiscoveryFault = 'not_found'
   for (const url of named === undefined ? wellKnownUrls(upstream.url) : [named]) {
     const document = await fetchDocument(http, writtenEndpoint(upstream, url))

@@ -1,7 +1,7 @@
+import type { BearerChallenge } from '../core/bearer-challenge.ts'
 import type { FoundServer } from '../core/ports/discovery-store.ts'
 import type { HttpClient } from '../core/ports/http-client.ts'
 import type { Upstream } from '../core/upstream.ts'
-import type { BearerChallenge } from './bearer-challenge.ts'
 import {
   DiscoveryFailure,
   type DiscoveryFault,
@@ -9,12 +9,13 @@ import {
   isPassing,
 } from './discovery-failure.ts'
 import { mayBePlainHttp } from './endpoint.ts'
-import { findServerMetadata, isUsable, type ServerMetadata } from './metadata.ts'
+import { findServerMetadata, type ServerMetadata } from './metadata.ts'
 import {
   askForChallenge,
   findProtectedResource,
   type ProtectedResource,
 } from './protected-resource.ts'
+import { isUsableUrl } from './usable-url.ts'
 
 /** What a step came to, for whoever watches. */
 export type DiscoveryProgress =
@@ -149,8 +150,8 @@ export async function findServer(
 
 /** RFC 8414 §2: a URL without query or fragment. */
 function isIssuer(issuer: string, upstream: Upstream): boolean {
-  if (!isUsable(issuer, true) || /[?#]/.test(issuer)) return false
-  return isUsable(issuer, mayBePlainHttp(upstream, issuer))
+  if (!isUsableUrl(issuer, true) || /[?#]/.test(issuer)) return false
+  return isUsableUrl(issuer, mayBePlainHttp(upstream, issuer))
 }
 
 function foundServer(

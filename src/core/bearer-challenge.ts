@@ -1,7 +1,9 @@
-import { isScopeToken } from '../core/scope-token.ts'
+import { isScopeToken } from './scope-token.ts'
 
-/** What a server says to whoever comes without a token (RFC 6750 §3, RFC 9728 §5.1). */
+/** What a server says to whoever comes without a token, or with one that is not enough (RFC 6750 §3, RFC 9728 §5.1). */
 export type BearerChallenge = {
+  /** Why a token was refused (RFC 6750 §3.1), for example `insufficient_scope`. */
+  readonly error: string | undefined
   readonly resourceMetadata: string | undefined
   readonly scopes: readonly string[] | undefined
 }
@@ -30,6 +32,7 @@ export function readBearerChallenge(header: string | undefined): BearerChallenge
   if (parameters === undefined) return undefined
   const scope = parameters.get('scope')
   return {
+    error: parameters.get('error'),
     resourceMetadata: parameters.get('resource_metadata'),
     scopes: scope === undefined ? undefined : readScopes(scope.split(' ')),
   }
