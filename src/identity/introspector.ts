@@ -4,6 +4,7 @@ import { BrokerError } from '../core/errors.ts'
 import type { Issuer } from '../core/issuer.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import { createSingleFlight } from '../core/single-flight.ts'
+import { basicAuthorization } from '../oauth/basic-authorization.ts'
 import { failedTimes, isOfAnotherKind } from './claims.ts'
 import type { IdentityLog, TokenCheck } from './identity-log.ts'
 import { IssuerFailure, type IssuerNetwork, readJson } from './issuer-network.ts'
@@ -40,10 +41,7 @@ export function createIntrospector(options: {
   const answers = new LRUCache<string, Answer>({ max: rememberedAnswers })
   const flights = createSingleFlight<VerifiedToken | TokenCheck>()
   const limit = pLimit(openRequests)
-  const authorization = basicAuthorization(
-    introspection.clientId,
-    introspection.clientSecret.reveal(),
-  )
+  const authorization = basicAuthorization(introspection.clientId, introspection.clientSecret)
 
   function remembered(digest: string): VerifiedToken | TokenCheck | undefined {
     const answer = answers.get(digest)
@@ -107,11 +105,4 @@ export function createIntrospector(options: {
   }
 
   return { issuer, remembered, ask }
-}
-
-/** HTTP Basic with both parts form-encoded first (RFC 6749 §2.3.1). */
-function basicAuthorization(clientId: string, clientSecret: string): string {
-  const encode = (text: string) => new URLSearchParams({ '': text }).toString().slice(1)
-  const pair = `${encode(clientId)}:${encode(clientSecret)}`
-  return `Basic ${Buffer.from(pair).toString('base64')}`
 }

@@ -9,6 +9,7 @@ import {
 } from 'oauth4webapi'
 import type { Secret } from '../core/secret.ts'
 import type { ClientAuthentication } from '../core/upstream.ts'
+import { basicAuthorization } from './basic-authorization.ts'
 
 /**
  * How a request proves that it is ours (RFC 6749 §2.3, RFC 7523 §2.2). An assertion's audience is the `issuer` of the
@@ -31,19 +32,10 @@ export async function clientAuthOf(authentication: ClientAuthentication): Promis
   }
 }
 
-/**
- * RFC 6749 §2.3.1 form-encodes both halves. Only what must be is encoded, so that servers which forget to decode still
- * understand the ids and secrets that providers hand out (`-`, `_`, `.`, `~`).
- */
 function basic(secret: Secret): ClientAuth {
   return (_server, client, _body, headers) => {
-    const pair = `${formEncoded(client.client_id)}:${formEncoded(secret.reveal())}`
-    headers.set('authorization', `Basic ${Buffer.from(pair).toString('base64')}`)
+    headers.set('authorization', basicAuthorization(client.client_id, secret))
   }
-}
-
-function formEncoded(text: string): string {
-  return encodeURIComponent(text).replaceAll('%20', '+')
 }
 
 const signingKeys = new WeakMap<Secret, Promise<CryptoKey>>()
