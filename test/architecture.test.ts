@@ -25,17 +25,17 @@ const alsoImports: Readonly<Record<string, readonly string[]>> = {
 }
 
 const packageRooms: Readonly<Record<string, readonly string[]>> = {
-  '@hono/node-server': ['http', 'demo', 'wiring'],
+  '@hono/node-server': ['http'],
   '@hono/zod-openapi': ['http'],
   '@modelcontextprotocol/client': ['demo'],
   '@modelcontextprotocol/node': ['demo'],
   '@modelcontextprotocol/server': ['demo'],
   'drizzle-orm': ['storage'],
   'fastest-levenshtein': ['config', 'cli'],
-  hono: ['http', 'pages', 'demo'],
+  hono: ['http', 'pages'],
   'ipaddr.js': ['outbound'],
   jose: ['identity', 'oauth', 'demo'],
-  'lru-cache': ['core', 'gateway', 'identity', 'oauth', 'outbound', 'sealing'],
+  'lru-cache': ['core', 'gateway', 'identity'],
   oauth4webapi: ['oauth', 'identity'],
   'oidc-provider': ['demo'],
   'p-limit': ['core', 'identity'],
@@ -43,8 +43,8 @@ const packageRooms: Readonly<Record<string, readonly string[]>> = {
   postgres: ['storage'],
   'prom-client': ['metrics'],
   undici: ['outbound'],
-  yaml: ['config', 'cli'],
-  zod: ['http', 'config', 'oauth', 'identity', 'demo', 'cli', 'storage'],
+  yaml: ['config'],
+  zod: ['config', 'oauth', 'demo', 'cli', 'storage'],
 }
 
 /** Files that belong to no room: the edge, the library's face, the log. */
