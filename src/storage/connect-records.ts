@@ -9,6 +9,8 @@ const lifetime = '10 minutes'
 const openTicketsPerPerson = 10
 /** Of those that ended, so many still explain themselves: asking for links again and again fills no table. */
 const endedTicketsPerPerson = 100
+/** Of a person's that answers of an upstream led to; a minute after it was made. */
+const offeredTicketsPerUpstream = 100
 
 type TicketRow = {
   issuer: string
@@ -115,6 +117,16 @@ export function createConnectRecords(database: Database): ConnectRecords {
               now() + ${lifetime}::interval
             WHERE NOT EXISTS (SELECT 1 FROM open)
             RETURNING ticket_hash, sealed_ticket, expires_at
+          ),
+          -- An upstream that asks for other scopes with each call would have one made each time.
+          swept AS (
+            DELETE FROM connect_ticket WHERE ticket_hash IN (
+              SELECT ticket_hash FROM connect_ticket WHERE ticket_hash IN (
+                SELECT ticket_hash FROM connect_ticket
+                WHERE EXISTS (SELECT 1 FROM made) AND ${isOwn(candidate)}
+                  AND sealed_ticket IS NOT NULL AND created_at < now() - interval '1 minute'
+                ORDER BY created_at DESC, ticket_hash OFFSET ${offeredTicketsPerUpstream}
+              ) ORDER BY ticket_hash FOR UPDATE SKIP LOCKED)
           )
           SELECT ticket_hash, sealed_ticket, expires_at FROM open
           UNION ALL SELECT ticket_hash, sealed_ticket, expires_at FROM made`,
