@@ -21,7 +21,9 @@ export function answerOnSocket(
     gone()
   }
   // Behind another answer on its connection it has no socket yet, and hears nothing of it.
-  const forget = outgoing.socket === null ? onceClosed(outgoing.req.socket, leftBehind) : () => {}
+  const waits = outgoing.socket === null
+  if (waits && outgoing.req.socket.destroyed) isGone = true
+  const forget = waits ? onceClosed(outgoing.req.socket, leftBehind) : () => {}
   outgoing.once('close', () => {
     forget()
     leftBehind()

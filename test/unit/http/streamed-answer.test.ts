@@ -54,6 +54,21 @@ describe('an answer on a socket', () => {
     expect(hasGone).toBe(true)
   })
 
+  it('tells a caller who was gone before it was there, behind another answer', async () => {
+    const socket = connect(port, '127.0.0.1')
+    const arrived: ServerResponse[] = []
+    handle = (outgoing) => void arrived.push(outgoing)
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n'.repeat(2))
+    await expect.poll(() => arrived.length).toBe(2)
+    socket.destroy()
+    await once(arrived[0] as ServerResponse, 'close')
+    let hasGone = false
+    answerOnSocket(arrived[1] as ServerResponse, {}).onGone(() => {
+      hasGone = true
+    })
+    expect(hasGone).toBe(true)
+  })
+
   it('has headers of the same name one by one, and what it varies by as one', async () => {
     const bytes = await bytesOf((outgoing) => {
       const answer = answerOnSocket(outgoing, { vary: 'Origin', 'x-request-id': 'ours' })
