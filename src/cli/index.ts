@@ -134,11 +134,24 @@ function report(error: unknown, command: Command, output: CliOutput): number {
     return refusedConfiguration.includes(error.code) ? exitCodes.refused : exitCodes.failed
   }
   if (isBrokerError(error, 'storage_unavailable')) {
-    output.err('The database cannot be reached. Is it running, and is database.url right?\n')
+    output.err(`${describeStorageFault(error.cause)}\n`)
     return exitCodes.failed
   }
   output.err(`onbehalf ${command.name} failed unexpectedly: ${describeUnexpected(error)}\n`)
   return exitCodes.failed
+}
+
+/** PostgreSQL's classes of refusals that are about a statement, and not about getting in or staying there. */
+const refusedStatement = /^(?!08|53|57|58)[0-9A-Z]{5}$/
+
+function describeStorageFault(cause: unknown): string {
+  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : ''
+  if (code === '42501') {
+    return 'The database does not let the user of database.url do that (SQLSTATE 42501). It must own the tables, and `onbehalf migrate` must be able to create them.'
+  }
+  return refusedStatement.test(code)
+    ? `The database answers, and refuses what it is asked (SQLSTATE ${code}).`
+    : 'The database cannot be reached. Is it running, and is database.url right?'
 }
 
 /** The kind of error and where it came from; messages of libraries may hold addresses, passwords or tokens. */

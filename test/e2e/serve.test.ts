@@ -10,6 +10,7 @@ import { type BrokerServers, startBrokerServers } from '../support/broker-server
 import type { FileValues } from '../support/config-files.ts'
 import { fillDataDirectory } from '../support/data-directory.ts'
 import { createEmptyDatabase } from '../support/database.ts'
+import { connectTo } from '../support/postgres-client.ts'
 import {
   ensureBuilt,
   type Program,
@@ -195,6 +196,24 @@ describe('onbehalf serve: its configuration', () => {
       expect(stderr, command.join(' ')).toContain('127.0.0.1:9')
       expect(stdout + stderr).not.toContain('CNRY')
     }
+  })
+
+  it('says that it is the rights, where the user of the database lacks them', async () => {
+    const database = await createEmptyDatabase()
+    undo.push(() => database.drop())
+    const admin = connectTo(database.url)
+    undo.push(() => admin.end())
+    const role = `nobody_${randomBytes(4).toString('hex')}`
+    await admin.unsafe(`create role ${role} login password 'CNRY-database-password'`)
+    undo.push(() => admin.unsafe(`drop role ${role}`))
+    const url = new URL(database.url)
+    url.username = role
+    url.password = 'CNRY-database-password'
+    const directory = await directoryWith(plainConfig({ database: { url: url.href } }))
+    const { code, stdout, stderr } = await onbehalf(['migrate'], directory)
+    expect(code).toBe(1)
+    expect(stderr).toMatch(/does not let the user of database\.url/)
+    expect(stdout + stderr).not.toContain('CNRY')
   })
 
   it('refuses an older schema naming `onbehalf migrate`, which is repeatable, and then serves', async () => {
