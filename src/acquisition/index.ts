@@ -23,26 +23,27 @@ type Ports = {
   readonly onEndpoint?: (upstream: Upstream, url: string) => void
 }
 
-/** Every way in which a credential comes to be, by the mode that the configuration names. */
-export function createAcquisitionMethods(ports: Ports): AcquisitionMethods {
-  const { servers, requests } = clientRoom(ports)
-  const revocations = createRevocations({ http: ports.http, servers })
-  return {
-    oauth_connect: createOAuthConnect({ requests, revocations }),
-    token_exchange: createTokenExchanger({ requests, revocations }),
-    entra_obo: createEntraOnBehalfOf({ requests, revocations }),
-    user_key: createUserKey(),
-  }
+/** How credentials come to be: by the mode that the configuration names, and with a code for those that people connect. */
+export type Acquisition = {
+  readonly methods: AcquisitionMethods
+  /** The authorization-code client of every upstream that people connect. */
+  readonly authorization: AuthorizationClient
 }
 
-/** The authorization-code client of every upstream that people connect. */
-export function createAuthorizationClient(ports: Ports): AuthorizationClient {
-  return createCodeFlow(clientRoom(ports))
-}
-
-function clientRoom({ http, clock, log, onClientRefused, onEndpoint }: Ports) {
+/** All of it asks one memory what the authorization servers say of themselves, and keeps one limit of log lines. */
+export function createAcquisition(ports: Ports): Acquisition {
+  const { http, clock, log } = ports
   const metadata = createMetadataSource({ http, clock })
   const servers = createAuthorizationServers({ metadata, clock, log })
-  const ports = { http, clock, servers, log, onClientRefused, onEndpoint }
-  return { servers, requests: createTokenRequests(ports) }
+  const requests = createTokenRequests({ ...ports, servers })
+  const revocations = createRevocations({ http, servers })
+  return {
+    methods: {
+      oauth_connect: createOAuthConnect({ requests, revocations }),
+      token_exchange: createTokenExchanger({ requests, revocations }),
+      entra_obo: createEntraOnBehalfOf({ requests, revocations }),
+      user_key: createUserKey(),
+    },
+    authorization: createCodeFlow({ servers, requests }),
+  }
 }

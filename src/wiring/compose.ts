@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
-import { createAcquisitionMethods, createAuthorizationClient } from '../acquisition/index.ts'
+import { createAcquisition } from '../acquisition/index.ts'
 import type { BrokerConfig } from '../config/broker-config.ts'
 import { createAdministration } from '../core/administration.ts'
 import { createBackgroundRenewals } from '../core/background-renewals.ts'
@@ -159,8 +159,8 @@ export function compose(options: {
   const onClientRefused = (upstream: Upstream) => discovery.clientRefused(upstream)
   const tokenEndpoints = createTokenEndpoints({ upstreams })
   const onEndpoint = (upstream: Upstream, url: string) => tokenEndpoints.learn(upstream, url)
-  const oauth = { http, clock, log, onClientRefused, onEndpoint }
-  const methods = countedMethods(createAcquisitionMethods(oauth), metrics)
+  const acquisition = createAcquisition({ http, clock, log, onClientRefused, onEndpoint })
+  const methods = countedMethods(acquisition.methods, metrics)
   const wakeups = createWakeups({ notices: databases.notices })
   const attempts = createAcquisitionAttempts(databases.calls)
   const stopwatch = { read: () => performance.now() }
@@ -191,7 +191,7 @@ export function compose(options: {
     }),
     credentials,
     memory,
-    authorization: metrics.countCodes(createAuthorizationClient(oauth)),
+    authorization: metrics.countCodes(acquisition.authorization),
     method: methods.oauth_connect,
     tokenEndpoints,
     attempts,

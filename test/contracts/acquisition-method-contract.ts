@@ -1,6 +1,6 @@
 import { inspect } from 'node:util'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { createAcquisitionMethods } from '../../src/acquisition/index.ts'
+import { createAcquisition } from '../../src/acquisition/index.ts'
 import type { TokenSet } from '../../src/core/credential.ts'
 import { AcquisitionFailure } from '../../src/core/failure-verdict.ts'
 import type { AcquisitionMethod } from '../../src/core/ports/acquisition-method.ts'
@@ -43,7 +43,7 @@ export function acquisitionMethodContract(mode: CredentialMode): void {
     beforeEach(async () => {
       server = await startScriptedServer(json(success))
       clock = createFakeClock()
-      method = createAcquisitionMethods({ http: createHttpClient(), clock })[mode]
+      method = createAcquisition({ http: createHttpClient(), clock }).methods[mode]
       upstream = oauthUpstream({
         mode,
         tokenEndpoint: `${server.origin}/token`,

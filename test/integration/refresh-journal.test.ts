@@ -2,7 +2,7 @@ import { appendFile, mkdtemp, readFile, rm, stat, truncate } from 'node:fs/promi
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { createAcquisitionMethods } from '../../src/acquisition/index.ts'
+import { createAcquisition } from '../../src/acquisition/index.ts'
 import type { JournalEvent, JournalRecords } from '../../src/core/ports/journal-records.ts'
 import type { KeptRefresh } from '../../src/core/ports/refresh-journal.ts'
 import { Secret } from '../../src/core/secret.ts'
@@ -190,7 +190,7 @@ describe('V8: a process that died between the answer and its commit', () => {
     const upstream = upstreams.get('files')
     if (claim === undefined || upstream === undefined) throw new Error('nothing to renew')
     const http = createHttpClient()
-    const methods = createAcquisitionMethods({ http, clock: { now: () => new Date() } })
+    const methods = createAcquisition({ http, clock: { now: () => new Date() } }).methods
     await methods.oauth_connect.refresh(upstream, claim.refreshToken, claim.scopes, {
       async keep(answer) {
         const binding = bindingOf(upstream.credential)

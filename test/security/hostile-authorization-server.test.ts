@@ -1,7 +1,7 @@
 import { inspect } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { createAcquisitionMethods, createAuthorizationClient } from '../../src/acquisition/index.ts'
+import { createAcquisition } from '../../src/acquisition/index.ts'
 import { AcquisitionFailure, type FailureVerdict } from '../../src/core/failure-verdict.ts'
 import type { HttpClient } from '../../src/core/ports/http-client.ts'
 import { Secret } from '../../src/core/secret.ts'
@@ -67,11 +67,14 @@ function atServer(credential: Parameters<typeof oauthUpstream>[0] = {}): Upstrea
 /** Every request of ours that carries something worth stealing. */
 const requests: Readonly<Record<string, (upstream: Upstream) => Promise<unknown>>> = {
   code: (upstream) =>
-    createAuthorizationClient({ http: patientHttp(), clock: createFakeClock() }).redeem(upstream, {
-      code: new Secret('CNRY-CODE-1'),
-      codeVerifier: new Secret('CNRY-VERIF-1'),
-      redirectUri,
-    }),
+    createAcquisition({ http: patientHttp(), clock: createFakeClock() }).authorization.redeem(
+      upstream,
+      {
+        code: new Secret('CNRY-CODE-1'),
+        codeVerifier: new Secret('CNRY-VERIF-1'),
+        redirectUri,
+      },
+    ),
   refresh: (upstream) => methods().oauth_connect.refresh(upstream, new Secret('CNRY-RT-1'), []),
   exchange: async (upstream) =>
     methods().token_exchange.acquire?.(upstream, new Secret('CNRY-IN-1')),
@@ -80,7 +83,7 @@ const requests: Readonly<Record<string, (upstream: Upstream) => Promise<unknown>
 }
 
 function methods() {
-  return createAcquisitionMethods({ http: patientHttp(), clock: createFakeClock() })
+  return createAcquisition({ http: patientHttp(), clock: createFakeClock() }).methods
 }
 
 /** The verdict, after making sure that nothing of the requests or of the answers is in the failure or the log. */
@@ -221,7 +224,8 @@ describe.each(Object.entries(requests))('C20: a %s request that is answered with
 })
 
 describe('metadata of a hostile server', () => {
-  const client = () => createAuthorizationClient({ http: patientHttp(), clock: createFakeClock() })
+  const client = () =>
+    createAcquisition({ http: patientHttp(), clock: createFakeClock() }).authorization
   const options = { redirectUri, scopes: [], claims: undefined }
 
   function metadata(extra: object): Script {

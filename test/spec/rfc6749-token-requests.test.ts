@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { createAcquisitionMethods, createAuthorizationClient } from '../../src/acquisition/index.ts'
+import { createAcquisition } from '../../src/acquisition/index.ts'
 import type { TokenSet } from '../../src/core/credential.ts'
 import { AcquisitionFailure } from '../../src/core/failure-verdict.ts'
 import { Secret } from '../../src/core/secret.ts'
@@ -20,8 +20,7 @@ import {
 const redirectUri = 'https://broker.example.com/callback/files'
 const clock = createFakeClock()
 const ports = { http: createHttpClient(), clock }
-const methods = createAcquisitionMethods(ports)
-const client = createAuthorizationClient(ports)
+const { methods, authorization: client } = createAcquisition(ports)
 
 describe('RFC 6749 §4.1.3 and §6 with a real server', () => {
   let server: OidcAuthorizationServer

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { createAcquisitionMethods, createAuthorizationClient } from '../../src/acquisition/index.ts'
+import { createAcquisition } from '../../src/acquisition/index.ts'
 import { AcquisitionFailure } from '../../src/core/failure-verdict.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { createHttpClient } from '../../src/outbound/http-client.ts'
@@ -26,7 +26,7 @@ function revoke(
   credential: Parameters<typeof oauthUpstream>[0],
   hint: 'refresh_token' | 'access_token' = 'refresh_token',
 ) {
-  return createAcquisitionMethods(ports).oauth_connect.revoke(
+  return createAcquisition(ports).methods.oauth_connect.revoke(
     oauthUpstream(credential),
     new Secret('CNRY-RT-1'),
     hint,
@@ -87,14 +87,14 @@ describe('RFC 7009 §2.1: the request', () => {
     })
     try {
       const upstream = oauthUpstream({ issuer: oidc.issuer })
-      const client = createAuthorizationClient(ports)
+      const client = createAcquisition(ports).authorization
       const options = { redirectUri, scopes: ['files:read'], claims: undefined }
       const { url, codeVerifier } = await client.request(upstream, options)
       const code = new Secret((await oidc.visit(url)).searchParams.get('code') ?? '')
       const tokens = await client.redeem(upstream, { code, codeVerifier, redirectUri })
       const refreshToken = tokens.refreshToken ?? new Secret('')
       expect(await oidc.find('RefreshToken', refreshToken.reveal())).toBeDefined()
-      await createAcquisitionMethods(ports).oauth_connect.revoke(
+      await createAcquisition(ports).methods.oauth_connect.revoke(
         upstream,
         refreshToken,
         'refresh_token',

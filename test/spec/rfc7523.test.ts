@@ -1,7 +1,7 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { exportJWK, jwtVerify } from 'jose'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { createAcquisitionMethods, createAuthorizationClient } from '../../src/acquisition/index.ts'
+import { createAcquisition } from '../../src/acquisition/index.ts'
 import { Secret } from '../../src/core/secret.ts'
 import type { ClientAuthentication } from '../../src/core/upstream.ts'
 import { createHttpClient } from '../../src/outbound/http-client.ts'
@@ -33,7 +33,11 @@ async function refreshAs(
     clientAuthentication,
     ...credential,
   })
-  await createAcquisitionMethods(ports).oauth_connect.refresh(upstream, new Secret('CNRY-RT-1'), [])
+  await createAcquisition(ports).methods.oauth_connect.refresh(
+    upstream,
+    new Secret('CNRY-RT-1'),
+    [],
+  )
   const request = server.requests.at(-1)
   return { form: request?.form ?? new URLSearchParams(), headers: request?.headers ?? {} }
 }
@@ -182,7 +186,7 @@ describe('RFC 7523 §2.2: private_key_jwt', () => {
         issuer: oidc.issuer,
         clientAuthentication: rsaAuthentication,
       })
-      const client = createAuthorizationClient(ports)
+      const client = createAcquisition(ports).authorization
       const options = { redirectUri, scopes: ['files:read'], claims: undefined }
       const { url, codeVerifier } = await client.request(upstream, options)
       const code = new Secret((await oidc.visit(url)).searchParams.get('code') ?? '')

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { createAuthorizationClient } from '../../src/acquisition/index.ts'
+import { createAcquisition } from '../../src/acquisition/index.ts'
 import { AcquisitionFailure } from '../../src/core/failure-verdict.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { createHttpClient } from '../../src/outbound/http-client.ts'
@@ -39,7 +39,7 @@ beforeAll(async () => {
 afterAll(() => Promise.all([oidc.close(), scripted.close()]))
 
 function client() {
-  return createAuthorizationClient({ http: createHttpClient(), clock: createFakeClock() })
+  return createAcquisition({ http: createHttpClient(), clock: createFakeClock() }).authorization
 }
 
 function s256(verifier: Secret): string {

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { createAcquisitionMethods } from '../../src/acquisition/index.ts'
+import { createAcquisition } from '../../src/acquisition/index.ts'
 import { AcquisitionFailure } from '../../src/core/failure-verdict.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { createHttpClient } from '../../src/outbound/http-client.ts'
@@ -28,7 +28,7 @@ beforeEach(async () => {
 afterEach(() => server.close())
 
 function exchange(credential: Parameters<typeof oauthUpstream>[0] = {}, token = 'CNRY-IN-1') {
-  const methods = createAcquisitionMethods({ http: createHttpClient(), clock })
+  const methods = createAcquisition({ http: createHttpClient(), clock }).methods
   const upstream = oauthUpstream({
     mode: 'token_exchange',
     tokenEndpoint: `${server.origin}/token`,

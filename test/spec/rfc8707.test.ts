@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { createAcquisitionMethods, createAuthorizationClient } from '../../src/acquisition/index.ts'
+import { createAcquisition } from '../../src/acquisition/index.ts'
 import { AcquisitionFailure } from '../../src/core/failure-verdict.ts'
 import { Secret } from '../../src/core/secret.ts'
 import { createHttpClient } from '../../src/outbound/http-client.ts'
@@ -33,8 +33,7 @@ beforeAll(async () => {
 afterAll(() => server.close())
 
 const ports = { http: createHttpClient(), clock: createFakeClock() }
-const methods = createAcquisitionMethods(ports)
-const authorization = createAuthorizationClient(ports)
+const { methods, authorization } = createAcquisition(ports)
 
 async function connect(upstream: ReturnType<typeof oauthUpstream>) {
   const scopes = upstream.credential.scopes

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { createAuthorizationClient } from '../../src/acquisition/index.ts'
+import { createAcquisition } from '../../src/acquisition/index.ts'
 import {
   authorizationErrorLabels,
   isFromExpectedIssuer,
@@ -71,7 +71,10 @@ describe('what an authorization request expects of its answer', () => {
   }
 
   async function expected(credential: Parameters<typeof oauthUpstream>[0]) {
-    const client = createAuthorizationClient({ http: createHttpClient(), clock: createFakeClock() })
+    const client = createAcquisition({
+      http: createHttpClient(),
+      clock: createFakeClock(),
+    }).authorization
     const { expectedIssuer, issuerRequired } = await client.request(oauthUpstream(credential), {
       redirectUri: 'https://broker.example.com/callback/files',
       scopes: [],

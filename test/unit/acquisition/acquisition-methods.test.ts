@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { createAcquisitionMethods } from '../../../src/acquisition/index.ts'
+import { createAcquisition } from '../../../src/acquisition/index.ts'
 import { type CredentialMode, methodOfMode } from '../../../src/core/upstream.ts'
 import { Secret } from '../../../src/core/secret.ts'
 import { createHttpClient } from '../../../src/outbound/http-client.ts'
@@ -14,7 +14,7 @@ const asking = modes.filter((mode) => mode !== 'user_key')
 for (const mode of asking) acquisitionMethodContract(mode)
 
 describe('the methods', () => {
-  const methods = createAcquisitionMethods({ http: createHttpClient(), clock: createFakeClock() })
+  const methods = createAcquisition({ http: createHttpClient(), clock: createFakeClock() }).methods
 
   it('are there for every mode', () => {
     expect(Object.keys(methods)).toHaveLength(modes.length)

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import { createAcquisitionMethods } from '../../../src/acquisition/index.ts'
+import { createAcquisition } from '../../../src/acquisition/index.ts'
 import { AcquisitionFailure } from '../../../src/core/failure-verdict.ts'
 import { Secret } from '../../../src/core/secret.ts'
 import { createHttpClient } from '../../../src/outbound/http-client.ts'
@@ -32,7 +32,7 @@ beforeEach(async () => {
 afterEach(() => server.close())
 
 function setUp() {
-  const methods = createAcquisitionMethods({ http: createHttpClient(), clock })
+  const methods = createAcquisition({ http: createHttpClient(), clock }).methods
   const upstream = oauthUpstream({
     mode: 'entra_obo',
     tokenEndpoint: `${server.origin}/tenant/oauth2/v2.0/token`,

@@ -1,8 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import {
-  createAcquisitionMethods,
-  createAuthorizationClient,
-} from '../../../src/acquisition/index.ts'
+import { createAcquisition } from '../../../src/acquisition/index.ts'
 import { Secret } from '../../../src/core/secret.ts'
 import type { Upstream } from '../../../src/core/upstream.ts'
 import { createHttpClient } from '../../../src/outbound/http-client.ts'
@@ -27,8 +24,7 @@ function setUp(changes: Partial<Upstream['credential']> = {}) {
     clock,
     log: { warn: (line: object) => lines.push(line) },
   }
-  const methods = createAcquisitionMethods(ports)
-  const client = createAuthorizationClient(ports)
+  const { methods, authorization: client } = createAcquisition(ports)
   const upstream = oauthUpstream(
     { mode: 'token_exchange', tokenEndpoint: `${server.origin}/token`, ...changes },
     { name: 'kc' },
