@@ -81,11 +81,14 @@ function methodFor(
 
 const visible = z.string().regex(/^[\x20-\x7e]{1,2048}$/)
 
+/** The last one that a date can be. */
+const latestSeconds = 8.64e12
+
 const registrationAnswer = z.object({
   client_id: visible,
   client_secret: visible.nullish(),
   token_endpoint_auth_method: z.string().nullish().catch(undefined),
-  client_secret_expires_at: z.number().nonnegative().nullish().catch(undefined),
+  client_secret_expires_at: z.number().min(0).max(latestSeconds).nullish().catch(undefined),
 })
 
 /** Registers a client of ours (RFC 7591 §3.1). @throws DiscoveryFailure */

@@ -219,12 +219,16 @@ describe('an upstream by its url alone that', () => {
   let broker: TestBroker
   let other: ScriptedServer
   let good: ScriptedServer
+  let odd: ScriptedServer
   const servers: ScriptedServer[] = []
 
   beforeAll(async () => {
     other = await startScriptedServer(json({}))
     good = await startScriptedServer()
     good.script(byPath(scriptsOf(good.origin)))
+    odd = await startScriptedServer()
+    const client = { client_id: 'x', client_secret: 'y', client_secret_expires_at: 1e300 }
+    odd.script(byPath(scriptsOf(odd.origin, { also: { '/register': json(client, 201) } })))
     for (const { scripts } of cases) {
       const server = await startScriptedServer()
       server.script(byPath(scripts(server.origin, other.origin)))
@@ -235,13 +239,14 @@ describe('an upstream by its url alone that', () => {
         const more = servers.map(({ origin }, at) => [`bad-${at}`, { url: `${origin}/mcp` }])
         Object.assign(upstreams, Object.fromEntries(more), {
           good: { url: `${good.origin}/mcp` },
+          odd: { url: `${odd.origin}/mcp` },
         })
       },
     })
   })
   afterAll(async () => {
     await broker.stop()
-    await Promise.all([other, good, ...servers].map((server) => server.close()))
+    await Promise.all([other, good, odd, ...servers].map((server) => server.close()))
   })
 
   it.each(cases.map((one, at) => ({ ...one, at })))(
@@ -267,6 +272,14 @@ describe('an upstream by its url alone that', () => {
   it('is as good as any is connected beside them', async () => {
     const answer = await broker.resolveAs('ada', 'good')
     expect(answer.body).toMatchObject({ code: 'connect_required', reason: 'not_connected' })
+  })
+
+  it('leads to a server that registers us until a time that is none is connected, and registers us once', async () => {
+    for (const person of ['ada', 'linus']) {
+      const answer = await broker.resolveAs(person, 'odd')
+      expect(answer.body).toMatchObject({ code: 'connect_required', reason: 'not_connected' })
+    }
+    expect(odd.requests.filter(({ path }) => path === '/register')).toHaveLength(1)
   })
 
   it('failed is unavailable in lists, to people and to admins', async () => {
