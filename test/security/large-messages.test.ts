@@ -195,6 +195,30 @@ describe('/mcp, with large messages', () => {
       expect(await sessionsOf('grace')).toBe(0)
     })
 
+    it.each<[string, Json]>([
+      ['too long', { x: 'x'.repeat(70_000) }],
+      ['with a NUL', { x: 'a\0b' }],
+      ['too deep', { x: 'DEEP' }],
+    ])(
+      'what an upstream says of itself, %s, reaches who asked, and is told to nobody else',
+      async (_what, x) => {
+        await broker.connect('ada')
+        const capabilities = { logging: {}, ...x }
+        upstream.answerWith((_request, response) => {
+          const result = { protocolVersion: '2025-11-25', capabilities, serverInfo: {} }
+          const text = JSON.stringify({ jsonrpc: '2.0', id: 1, result }).replace('"DEEP"', deep)
+          response.writeHead(200, { 'content-type': 'application/json' }).end(text)
+        })
+        expect((await send('ada', initialize({}))).body).toMatchObject({
+          result: { capabilities: { logging: {} } },
+        })
+        await broker.call('DELETE', '/api/v1/connections/files', 'ada')
+        const { body } = await send('grace', initialize({}))
+        expect((body['result'] as Json)['capabilities']).not.toHaveProperty('logging')
+        await sql()`DELETE FROM gateway_session`
+      },
+    )
+
     it('of a person’s sessions at an upstream the thousand that were used last stay, and everybody else’s', async () => {
       const { issuer } = broker.identityProvider
       const row = (person: string, upstreamName: string, at: number) => ({

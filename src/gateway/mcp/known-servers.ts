@@ -10,6 +10,8 @@ import type {
 import type { Forwarder } from '../forward.ts'
 import { answerTo, collect, resultIn } from './collected-answer.ts'
 import { errorCode, isObject, type JsonObject } from './json-rpc.ts'
+import { canonicalJson } from './json-text.ts'
+import { isKeepable } from './keepable.ts'
 import { metaKey, modernRevision } from './revisions.ts'
 import { mcpTarget, ownHeaders } from './target.ts'
 
@@ -131,7 +133,8 @@ export function createKnownServers(ports: {
       const known = await find(upstream)
       const isNews = (['revisions', 'capabilities'] as const).some(
         (name) =>
-          said[name] !== undefined && JSON.stringify(said[name]) !== JSON.stringify(known[name]),
+          // The database puts members in an order of its own.
+          said[name] !== undefined && canonicalJson(said[name]) !== canonicalJson(known[name]),
       )
       if (isNews) await note(upstream, said)
     },
@@ -152,12 +155,22 @@ const question = {
 function revisionsIn(result: JsonObject | undefined): readonly string[] | undefined {
   const revisions = result?.['supportedVersions']
   if (!Array.isArray(revisions)) return undefined
-  return revisions.filter((revision) => typeof revision === 'string')
+  return revisions.slice(0, mostRevisions).filter(isRevision)
 }
+
+const mostRevisions = 20
+
+function isRevision(revision: unknown): revision is string {
+  return typeof revision === 'string' && /^[\x21-\x7e]{1,32}$/.test(revision)
+}
+
+/** They are kept, and said again to everybody who is not connected. */
+const longestCapabilities = 64 * 1024
 
 function capabilitiesIn(result: JsonObject | undefined): JsonObject | undefined {
   const capabilities = result?.['capabilities']
-  return isObject(capabilities) ? capabilities : undefined
+  if (!isObject(capabilities) || !isKeepable(capabilities)) return undefined
+  return JSON.stringify(capabilities).length > longestCapabilities ? undefined : capabilities
 }
 
 /** Whether an upstream that does not know the question said so; anything else may be a passing fault. */

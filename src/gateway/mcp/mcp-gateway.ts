@@ -5,8 +5,8 @@ import { announcedBytes } from '../forward.ts'
 import { sendJson } from './answers.ts'
 import { claimedRevision, isAmbiguous } from './header-agreement.ts'
 import { createBodyRoom } from './body-room.ts'
-import { isKeepable } from './initialize-parameters.ts'
 import { errorCode, errorOf, type McpMessage, parseBody, type ParsedBody } from './json-rpc.ts'
+import { isKeepable } from './keepable.ts'
 import { createValueCount, parseLargeBody, smallBytes } from './large-message.ts'
 import { modernRevision, sessionRevisions } from './revisions.ts'
 import { hasRepeatedMember } from './repeated-members.ts'
@@ -62,7 +62,7 @@ export function createMcpGateway(ports: {
     if (first.method === 'initialize' && !parsed.isBatch) {
       // What it says is kept in a row for as long as the session.
       if (isLarge(body)) throw new BrokerError('payload_too_large')
-      if (!isKeepable(first)) {
+      if (!isKeepable(first.params)) {
         const text = 'Its parameters cannot be kept.'
         return sendJson(answer, 400, errorOf(first.id, errorCode.invalidParams, text))
       }
@@ -97,10 +97,13 @@ function isLarge({ kind, content }: GatewayBody): boolean {
 async function readLarge(chunks: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   const read: Uint8Array[] = []
   const values = createValueCount()
+  let isReadable = true
   for await (const chunk of chunks) {
-    if (!values.add(chunk)) throw new BrokerError('payload_too_large')
-    read.push(chunk)
+    isReadable &&= values.add(chunk)
+    // To its end all the same: who is still sending may not look for an answer.
+    if (isReadable) read.push(chunk)
   }
+  if (!isReadable) throw new BrokerError('payload_too_large')
   return Buffer.concat(read)
 }
 

@@ -1,14 +1,11 @@
-import { isObject, type McpMessage } from './json-rpc.ts'
+import { isObject } from './json-rpc.ts'
 
-/** Deeper than any client writes; a database gives up on what is much deeper. */
+/** Deeper than anybody writes; a database gives up on what is much deeper. */
 const deepest = 100
 
-/**
- * Whether the parameters of an `initialize` can be kept for as long as its session, as they are: PostgreSQL keeps no NUL and no half of
- * a surrogate pair.
- */
-export function isKeepable({ params }: McpMessage): boolean {
-  return isPlain(params, deepest)
+/** Whether JSON of others can be kept in a row as it is: PostgreSQL takes no NUL and no half of a surrogate pair. */
+export function isKeepable(value: unknown): boolean {
+  return isPlain(value, deepest)
 }
 
 function isPlain(value: unknown, levels: number): boolean {
