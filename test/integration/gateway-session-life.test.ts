@@ -25,13 +25,13 @@ describe('a session of the gateway’s and the upstream’s own behind it', () =
       return text === '' ? method : (JSON.parse(text) as Json)['method']
     })
 
-  /** Holds the next `initialize`, and gives what answers it. */
-  function holdInitialize(): { readonly goOn: () => void } {
+  /** Holds what comes of these, and gives what answers the last. */
+  function hold(which: 'initialize' | 'GET'): { readonly goOn: () => void } {
     const held = { goOn: () => {} }
     upstream.answerWith((request, response) => {
       const message = bodyOf()
       const answerIt = () => asServer(request, response, message)
-      if (message['method'] === 'initialize') held.goOn = answerIt
+      if (message['method'] === which || request.method === which) held.goOn = answerIt
       else answerIt()
     })
     return held
@@ -169,7 +169,7 @@ describe('a session of the gateway’s and the upstream’s own behind it', () =
   it('DELETE ends what is just being opened', async () => {
     const { id } = await open()
     await broker.connect('ada')
-    const held = holdInitialize()
+    const held = hold('initialize')
     const answer = call(broker, id)
     await expect.poll(() => asked().at(-1)).toBe('initialize')
     expect((await send(broker, 'DELETE', undefined, { session: id })).status).toBe(204)
@@ -201,7 +201,7 @@ describe('a session of the gateway’s and the upstream’s own behind it', () =
     async (_by, isLater) => {
       const begun = isLater ? await open() : undefined
       await broker.connect('ada', 'ada-at-files')
-      const held = holdInitialize()
+      const held = hold('initialize')
       const opening = begun === undefined ? open() : call(broker, begun.id).then(() => begun)
       await expect.poll(() => asked().at(-1)).toBe('initialize')
       await broker.connect('ada', 'grace-at-files')
@@ -235,6 +235,21 @@ describe('a session of the gateway’s and the upstream’s own behind it', () =
       [here, there].flatMap((reader) => reader.messages()).map(({ method }) => method)
     await expect.poll(heard).toContain('of-the-new')
     expect([here.ended(), there.ended()]).toEqual([undefined, undefined])
+  })
+
+  it('a stream that comes to the upstream’s session when that is forgotten already goes on in the next one', async () => {
+    const { id } = await open()
+    const stream = await openStream(broker, id)
+    const held = hold('GET')
+    await broker.connect('ada')
+    await expect.poll(() => asked().at(-1)).toBe('GET')
+    sessions.clear()
+    const place = await placeOf(await call(other, id))
+    upstream.answerWith(asServer)
+    held.goOn()
+    await expect.poll(() => sessions.get(place)).toBeDefined()
+    sessions.get(place)?.write('data: {"jsonrpc":"2.0","method":"of-the-new"}\n\n')
+    await expect.poll(() => stream.messages().at(-1)?.method).toBe('of-the-new')
   })
 
   it('2026-07-28: a stream that goes on as the upstream’s is never packed', async () => {

@@ -129,6 +129,8 @@ export function createHeldStreams(ports: {
         const place = await stream.findPlace().catch(() => 'same')
         if (place === 'over') return stop()
         if (place === 'another' && !isDone) stream.seen = undefined
+        // One that was begun before the change knows nothing of it.
+        await looking
         await stream.look()
       }
       const endChange = openCalls.onChange(person, upstream.name, () => void lookAround())
@@ -148,7 +150,8 @@ export function createHeldStreams(ports: {
       own.add(stop)
       answer.onGone(() => finish(undefined))
       if (isEnding) stop()
-      else void stream.look()
+      // What has changed while it was between two.
+      else void lookAround()
     })
   }
 
@@ -183,10 +186,9 @@ export function createHeldStreams(ports: {
     const endWatch = openCalls.onChange(person, upstream.name, () => void stream.look())
     try {
       const outcome = await open(leaving.answer)
-      if (!leaving.hasLeft()) return outcome
       // With the same connection, too, it goes on anew.
       if (isElsewhere) stream.seen = undefined
-      return 'kept'
+      return leaving.hasLeft() ? 'kept' : outcome
     } finally {
       endWatch()
     }
