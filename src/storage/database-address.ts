@@ -41,11 +41,12 @@ export function readDatabaseAddress(
   const written = secretUrl.reveal()
   const authority = /^postgres(?:ql)?:\/\/([^/?#]*)/.exec(written)?.[1]
   if (authority === undefined) throw invalid('it must begin with postgres:// or postgresql://')
+  if (!isPercentEncoded(authority)) throw invalid(unreadable)
   const hosts = authority.slice(authority.lastIndexOf('@') + 1)
   // `URL` reads one host; which one stands there does not matter, the sockets are opened here.
   const url = parse(hosts.includes(',') ? written.replace(hosts, 'several') : written)
   const directory = url.searchParams.get('host') ?? decodeURIComponent(url.hostname)
-  const port = Number(url.searchParams.get('port') ?? (url.port || 5432))
+  const port = portOf(url.searchParams.get('port') ?? (url.port || '5432'))
   url.searchParams.delete('host')
   url.searchParams.delete('port')
 
@@ -69,13 +70,25 @@ export function readDatabaseAddress(
   }
 }
 
+const unreadable = 'it cannot be read; percent-encode special characters of the password'
+
+/** Not so with a lone `%`, over which the driver would stumble. */
+function isPercentEncoded(text: string): boolean {
+  try {
+    decodeURIComponent(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
 function parse(url: string): URL {
   let parsed: URL
   try {
     parsed = new URL(url)
   } catch {
     // The cause would print the URL with its password.
-    throw invalid('it cannot be read; percent-encode special characters of the password')
+    throw invalid(unreadable)
   }
   for (const name of parsed.searchParams.keys()) {
     const advice = UNSUPPORTED_PARAMETERS[name]
@@ -91,8 +104,14 @@ function tcpTarget(written: string, defaultPort: number): TcpTarget {
   const host = bracketed ?? decodeURIComponent(plain ?? '')
   return {
     host: host === '' ? 'localhost' : host,
-    port: port === undefined ? defaultPort : Number(port),
+    port: port === undefined ? defaultPort : portOf(port),
   }
+}
+
+function portOf(written: string): number {
+  const port = /^\d{1,5}$/.test(written) ? Number(written) : 0
+  if (port < 1 || port > 65_535) throw invalid('its port must be a number from 1 to 65535')
+  return port
 }
 
 type Target = TcpTarget | net.IpcNetConnectOpts

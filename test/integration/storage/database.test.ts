@@ -246,6 +246,10 @@ describe('opening', () => {
   it.each([
     ['is of another kind', 'mysql://u:canary@localhost/db'],
     ['cannot be read', 'postgres://u:canary#@[::1/db'],
+    ['has a password with a lone percent sign', 'postgres://u:canary%zz@localhost/db'],
+    ['has one in one of several hosts', 'postgres://u:canary@a%zz,b/db'],
+    ['has a port that there is not', 'postgres://u:canary@localhost/db?port=99999'],
+    ['has one at one of several hosts', 'postgres://u:canary@a:99999,b/db'],
     [
       'has a parameter of libpq that is not supported',
       'postgres://u:canary@localhost/db?sslrootcert=x',
