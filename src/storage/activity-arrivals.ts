@@ -1,5 +1,6 @@
 import type { ActivityArrivals } from '../core/ports/activity-arrivals.ts'
 import type { ActivityRow } from '../core/ports/activity-proof.ts'
+import { exactColumns } from './activity-rows.ts'
 import type { Database } from './database.ts'
 
 /** More than one statement takes, with its batch: an id that is missing for so long was never committed. */
@@ -37,10 +38,7 @@ export function createActivityArrivals({ run, sql }: Database): ActivityArrivals
       if (upTo === undefined) return undefined
       const rows = await run(
         () => sql<ActivityRow[]>`
-          SELECT record.id, request_id AS "requestId", type, user_id AS "userId", issuer, actor_kind AS "actorKind",
-            actor_id AS "actorId", upstream, action, method, outcome, reason, duration_ms AS "durationMs", details,
-            record.writer, seq, hash,
-            to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS "occurredAt"
+          SELECT ${sql.unsafe(exactColumns)}
           FROM activity_batch AS batch JOIN activity AS record
             ON record.occurred_at BETWEEN batch.min_occurred_at AND batch.max_occurred_at
               AND record.writer = batch.writer AND record.seq BETWEEN batch.first_seq AND batch.last_seq

@@ -1,6 +1,7 @@
 import type { ActivityFeedRecords, ArrivedBatch } from '../core/ports/activity-feed-records.ts'
 import { recordColumns, recordOfRow, type RecordRow } from './activity-rows.ts'
 import type { Database } from './database.ts'
+import { preparedQueryOf } from './prepared-query.ts'
 
 type BatchRow = Omit<ArrivedBatch, 'occurred'> & { readonly min: string; readonly max: string }
 
@@ -13,10 +14,8 @@ const batchColumns = `id, writer, first_seq AS "firstSeq", last_seq AS "lastSeq"
 const transactionNow = 'pg_snapshot_xmin(pg_current_snapshot())::text'
 
 /** Short statements by key, prepared once: `pageSettings` suit them. */
-export function createActivityFeedRecords({ run, sql }: Database): ActivityFeedRecords {
-  function query<Row extends object>(text: string, values: readonly unknown[]): Promise<Row[]> {
-    return run(() => sql.unsafe<Row[]>(text, values as string[], { prepare: true }))
-  }
+export function createActivityFeedRecords(database: Database): ActivityFeedRecords {
+  const query = preparedQueryOf(database)
 
   return {
     async now() {

@@ -2,6 +2,7 @@ import { asc, gt } from 'drizzle-orm'
 import type { ActivityProofRecords, ActivityRow } from '../core/ports/activity-proof.ts'
 import type { Database } from './database.ts'
 import { removedPartitions } from './activity-partitions.ts'
+import { exactColumns } from './activity-rows.ts'
 import { activityCheckpoint, activityRemoval } from './schema/activity-proof.ts'
 import { faultCodeOf } from './storage-fault.ts'
 
@@ -45,11 +46,8 @@ export function createActivityProofRecords(database: Database): ActivityProofRec
               AND occurred_at >= ${after.at}::timestamptz`
       const found = run(
         () => sql<(ActivityRow & { at: string })[]>`
-          SELECT id, request_id AS "requestId", type, user_id AS "userId", issuer, actor_kind AS "actorKind",
-            actor_id AS "actorId", upstream, action, method, outcome, reason, duration_ms AS "durationMs", details,
-            writer, seq, hash, occurred_at::text AS at,
-            coalesce(to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '') AS "occurredAt"
-          FROM ${sql(table)} ${behind}
+          SELECT ${sql.unsafe(exactColumns)}, occurred_at::text AS at
+          FROM ${sql(table)} AS record ${behind}
           ORDER BY occurred_at, id LIMIT ${limit}`,
       )
       const rows = await found.catch(unlessGone)

@@ -13,6 +13,13 @@ import type { MethodName } from '../core/upstream.ts'
 /** The columns of a record, as a SELECT of `activity` names them. */
 export const recordColumns = activityColumns.join(', ')
 
+/** An `ActivityRow`, as a SELECT of `activity AS record` names it. */
+export const exactColumns = `
+  record.id, request_id AS "requestId", type, user_id AS "userId", issuer, actor_kind AS "actorKind",
+  actor_id AS "actorId", upstream, action, method, outcome, reason, duration_ms AS "durationMs", details,
+  record.writer, seq, hash,
+  coalesce(to_char(occurred_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '') AS "occurredAt"`
+
 export type RecordRow = {
   readonly id: string
   readonly occurred_at: Date

@@ -15,6 +15,7 @@ import {
 import { type ActivitySpan, before, exactly, spanOf, weekOf } from './activity-span.ts'
 import { exactTime } from './activity-text.ts'
 import type { Database } from './database.ts'
+import { preparedQueryOf } from './prepared-query.ts'
 import { lastUse } from './schema/activity.ts'
 
 /**
@@ -107,7 +108,8 @@ type ShownRow = RecordRow & { readonly exactly: string }
  * Give it a pool of its own, with `pageSettings`.
  */
 export function createActivityStore(database: Database): ActivityStore {
-  const { db, run, sql } = database
+  const { db, run } = database
+  const query = preparedQueryOf(database)
 
   return {
     async page(filter, limit, after) {
@@ -217,14 +219,6 @@ export function createActivityStore(database: Database): ActivityStore {
   async function findIn(id: string, from: string, to: string): Promise<ActivityRecord | undefined> {
     const [row] = await query<RecordRow>(findRecord, [id, from, to])
     return row === undefined ? undefined : recordOfRow(row)
-  }
-
-  /** Prepared once a connection: the texts are few, and a plan over all weeks takes longer to make than to run. */
-  function query<Row extends object>(
-    text: string,
-    values: readonly unknown[],
-  ): Promise<readonly Row[]> {
-    return run(() => sql.unsafe<Row[]>(text, values as string[], { prepare: true }))
   }
 }
 
