@@ -1,4 +1,5 @@
 import { pino } from 'pino'
+import { namesOf } from './core/error-names.ts'
 
 /** One line: closed fields only, as the rooms' own log types have them. Errors go in by class and code, never whole. */
 export type LogEntry = { readonly event: string } & Readonly<Record<string, unknown>>
@@ -32,8 +33,8 @@ export function createLog(write: (text: string) => void): BrokerLog {
  */
 function withoutErrors(value: unknown): unknown {
   if (value instanceof Error) {
-    const code = 'code' in value ? asName(value.code) : undefined
-    return { error_class: asName(value.name) ?? 'Error', ...(code === undefined ? {} : { code }) }
+    const { errorClass, errorCode } = namesOf(value)
+    return { error_class: errorClass, ...(errorCode === undefined ? {} : { code: errorCode }) }
   }
   if (Array.isArray(value)) return value.map(withoutErrors)
   if (!isPlainObject(value)) return value
@@ -45,10 +46,6 @@ function isPlainObject(value: unknown): value is object {
   return (
     typeof value === 'object' && value !== null && Object.getPrototypeOf(value) === Object.prototype
   )
-}
-
-function asName(value: unknown): string | undefined {
-  return typeof value === 'string' && /^\w{1,64}$/.test(value) ? value : undefined
 }
 
 export const silentLog: BrokerLog = { info() {}, warn() {}, error() {} }

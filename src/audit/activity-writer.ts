@@ -1,6 +1,7 @@
 import fs from 'node:fs'
 import { join } from 'node:path'
 import { performance } from 'node:perf_hooks'
+import { namesOfCause } from '../core/error-names.ts'
 import { isBrokerError } from '../core/errors.ts'
 import type { ActivityBatches, WriterHead } from '../core/ports/activity-batches.ts'
 import { waitAtMost } from '../core/wait-at-most.ts'
@@ -114,7 +115,7 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
     } catch (error) {
       if (isBrokerError(error)) throw error
       // Its files cannot be read. They stay for the next start, and keep nothing else from the database.
-      log.error({ event: 'activity_spool_unreadable', writer, code: codeOf(error) })
+      log.error({ event: 'activity_spool_unreadable', writer, code: namesOfCause(error).errorCode })
     }
     leftover = undefined
     earlier.shift()
@@ -221,7 +222,11 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
     const longest = isHurried ? LONGEST_HURRIED_PAUSE_MS : LONGEST_PAUSE_MS
     const ms = Math.min(longest, FIRST_PAUSE_MS * 2 ** Math.min(failures, 10))
     if (failures === 0) {
-      log.error({ event: 'activity_store_failing', code: codeOf(error), waiting: waiting() })
+      log.error({
+        event: 'activity_store_failing',
+        code: namesOfCause(error).errorCode,
+        waiting: waiting(),
+      })
     }
     failures += 1
     // Jitter: replicas that lost the database together do not come back together.
@@ -259,11 +264,4 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
 /** A UUIDv7 begins with its time. */
 function timeOfId(id: string): Date {
   return new Date(Number.parseInt(id.replace('-', '').slice(0, 12), 16))
-}
-
-/** The code that storage put on the cause, such as a SQLSTATE, or that of the system; never its text. */
-function codeOf(error: unknown): string | undefined {
-  const cause = isBrokerError(error) ? error.cause : error
-  const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
-  return typeof code === 'string' && /^\w{1,64}$/.test(code) ? code : undefined
 }

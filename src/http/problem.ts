@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { namesOfCause } from '../core/error-names.ts'
 import { BrokerError, type ErrorCode } from '../core/errors.ts'
 import type { Challenge, HttpLog } from './services.ts'
 
@@ -79,7 +80,7 @@ export function createProblems(ports: {
 
   function answer(error: unknown, requestId: string): ProblemAnswer {
     if (!(error instanceof BrokerError) || error.code === 'internal_error') {
-      ports.log.error({ event: 'request_failed', requestId, ...nameOf(error) })
+      ports.log.error({ event: 'request_failed', requestId, ...namesOfCause(error) })
     }
     const known = error instanceof BrokerError ? error : new BrokerError('internal_error')
     const { code, details } = known
@@ -150,16 +151,4 @@ const defaultRetryAfterSeconds = 5
 function retryAfter(seconds: number | undefined): string {
   const whole = Math.ceil(seconds ?? defaultRetryAfterSeconds)
   return String(Math.min(900, Math.max(1, whole)))
-}
-
-/** A class and a code are names of programs; anything that does not look like one might be text of a server's. */
-function nameOf(error: unknown): { errorClass: string; errorCode: string | undefined } {
-  if (!(error instanceof Error)) return { errorClass: typeof error, errorCode: undefined }
-  const cause = error instanceof BrokerError && error.cause instanceof Error ? error.cause : error
-  const code = 'code' in cause ? cause.code : undefined
-  return { errorClass: asName(cause.name) ?? 'Error', errorCode: asName(code) }
-}
-
-function asName(value: unknown): string | undefined {
-  return typeof value === 'string' && /^\w{1,64}$/.test(value) ? value : undefined
 }

@@ -1,4 +1,5 @@
 import type { CredentialKey } from '../core/credential.ts'
+import { namesOfCause } from '../core/error-names.ts'
 import { isBrokerError } from '../core/errors.ts'
 import type { RenewalClaim } from '../core/ports/credential-store.ts'
 import type { JournalEvent, JournalRecord, JournalRecords } from '../core/ports/journal-records.ts'
@@ -22,7 +23,7 @@ export function createRefreshJournal(ports: {
         const { id } = await records.append(seal(sealer, refresh))
         return { drop: () => records.remove(id) }
       } catch (error) {
-        log.warn({ event: 'refresh_journal_failed', code: codeOf(error) })
+        log.warn({ event: 'refresh_journal_failed', code: namesOfCause(error).errorCode ?? null })
         onFailure()
         return undefined
       }
@@ -79,9 +80,4 @@ function open(sealer: Sealer, { key, generation, sealed }: JournalRecord): KeptR
 function contextOf(key: CredentialKey, generation: number): SealingContext {
   const { issuer, userId, upstream } = key
   return { table: 'refresh_journal', field: 'answer', issuer, userId, upstream, generation }
-}
-
-function codeOf(error: unknown): string | null {
-  const code = error instanceof Error && 'code' in error ? error.code : undefined
-  return typeof code === 'string' ? code : null
 }
