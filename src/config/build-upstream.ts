@@ -46,12 +46,19 @@ function buildUpstream(job: Job): Upstream {
     externalUrl: upstream.external_url,
     allowPrivateNetwork: upstream.allow_private_network,
     timeouts: {
-      connectMs: upstream.timeouts.connect * 1000,
-      headMs: upstream.timeouts.head * 1000,
-      idleMs: upstream.timeouts.idle * 1000,
+      connectMs: timerMs(upstream.timeouts.connect),
+      headMs: timerMs(upstream.timeouts.head),
+      idleMs: timerMs(upstream.timeouts.idle),
     },
     credential: buildCredential(job),
   }
+}
+
+// Node runs a timer that is longer than 24.8 days at once.
+const longestTimerMs = 2 ** 31 - 1
+
+function timerMs(seconds: number): number {
+  return Math.min(seconds * 1000, longestTimerMs)
 }
 
 /** What a token for this upstream may be for besides the issuer's audiences; none of it may be what ID tokens are for. */

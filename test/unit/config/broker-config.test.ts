@@ -209,6 +209,19 @@ describe('values', () => {
     expect((await configOf(file)).identity.issuers[0]?.issuer).toBe('https://Login.example.com/')
   })
 
+  it('timeouts are as long as they are written, and never longer than a timer runs', async () => {
+    const timeoutsOf = async (timeouts: FileValues) => {
+      const file = upstreamWith({ credential: { mode: 'oauth_connect' }, timeouts })
+      return (await configOf(file)).upstreams.get('files')?.timeouts
+    }
+    expect(await timeoutsOf({})).toEqual({ connectMs: 5000, headMs: 120_000, idleMs: 600_000 })
+    expect(await timeoutsOf({ connect: '1m', head: '24d', idle: '90d' })).toEqual({
+      connectMs: 60_000,
+      headMs: 24 * 86_400_000,
+      idleMs: 2_147_483_647,
+    })
+  })
+
   it('data_dir starts at the directory of the file', async () => {
     expect((await configOf(fileWith())).dataDir).toBe('/etc/onbehalf/.onbehalf')
     expect((await configOf(fileWith({ data_dir: '/var/lib/onbehalf' }))).dataDir).toBe(
