@@ -134,7 +134,7 @@ export async function openDatabases<Name extends string>(options: {
     for (let attempt = 0; ; attempt += 1) {
       try {
         await sockets.settled()
-        return await withDeadline(statement, CALL_DEADLINE_MS)
+        return withoutHoles(await withDeadline(statement, CALL_DEADLINE_MS))
       } catch (error) {
         if (isBrokerError(error)) throw error
         if (attempt < slots && wasNeverSent(error)) continue
@@ -173,6 +173,17 @@ export async function openDatabases<Name extends string>(options: {
     openPool(max, options.settings?.[name as Name]),
   ])
   return Object.fromEntries(databases) as Record<Name, Database>
+}
+
+/**
+ * postgres.js counts rows on from a statement that failed after it had sent some: the next answer on that connection begins with
+ * as many holes, and its reader would find no row where there is one.
+ */
+function withoutHoles<T>(answer: T): T {
+  if (!Array.isArray(answer) || answer.length === 0 || 0 in answer) return answer
+  const first = answer.findIndex((_, index) => index in answer)
+  answer.splice(0, first === -1 ? answer.length : first)
+  return answer
 }
 
 /**
