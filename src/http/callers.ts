@@ -1,10 +1,11 @@
 import type { Actor, Person } from '../core/caller.ts'
-import { BrokerError, isBrokerError } from '../core/errors.ts'
+import { BrokerError } from '../core/errors.ts'
 import type { Session } from '../core/ports/authenticator.ts'
 import type { Cookies } from './cookies.ts'
 import { refuseUnprovenWrite } from './cross-site.ts'
 import type { HttpContext } from './http-env.ts'
 import type { ActivityReader, HttpServices } from './services.ts'
+import { withChallenge } from './with-challenge.ts'
 
 /** A person at the REST API. `presentsToken`: the request came with a bearer that could be exchanged. */
 export type PersonCaller = { readonly person: Person; readonly presentsToken: boolean }
@@ -58,22 +59,8 @@ export function createCallers(
     try {
       return await authenticator.verifyBearer(token, { kind: 'api' })
     } catch (error) {
-      throw withChallenge(error)
+      throw withChallenge(error, challenge)
     }
-  }
-
-  function withChallenge(error: unknown): unknown {
-    if (isBrokerError(error, 'unauthenticated')) {
-      return new BrokerError('unauthenticated', { challenge: badToken, cause: error })
-    }
-    if (isBrokerError(error, 'insufficient_scope')) {
-      const scopes = error.details.scopes ?? []
-      return new BrokerError('insufficient_scope', {
-        challenge: challenge({ error: 'insufficient_scope', scopes }),
-        cause: error,
-      })
-    }
-    return error
   }
 
   async function activityReader(c: HttpContext): Promise<ActivityReader> {

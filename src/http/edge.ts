@@ -5,6 +5,7 @@ import { BrokerError } from '../core/errors.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { HttpEnv } from './http-env.ts'
 import { securityHeaders } from './security-headers.ts'
+import { isUuid } from './uuid.ts'
 
 /** No route of ours is that long; before anything is done for it. */
 const longestPath = 2048
@@ -56,11 +57,9 @@ export function createEdge(ports: {
   }
 }
 
-const uuid = /^[\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12}$/i
-
 /** The caller's own id where it is a UUID, else a new one: nothing else of a caller's choosing reaches the activity log. */
 export function requestIdOf(sent: string | readonly string[] | undefined): string {
-  return typeof sent === 'string' && uuid.test(sent) ? sent.toLowerCase() : randomUUID()
+  return typeof sent === 'string' && isUuid(sent) ? sent.toLowerCase() : randomUUID()
 }
 
 /** Of what came over a socket: elsewhere nobody else has read the same bytes. @throws BrokerError invalid_request */

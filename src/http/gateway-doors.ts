@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Person } from '../core/caller.ts'
-import { BrokerError, isBrokerError } from '../core/errors.ts'
+import { BrokerError } from '../core/errors.ts'
 import type { BearerUse } from '../core/ports/authenticator.ts'
 import type { GatewayCall, StreamedAnswer } from '../core/ports/gateway.ts'
 import { Secret } from '../core/secret.ts'
@@ -9,7 +9,8 @@ import { parseBearer, refuseQueryToken, sendsToken } from './callers.ts'
 import { methods, refuseAmbiguousHead, refuseDotSegments, requestIdOf } from './edge.ts'
 import type { Problems } from './problem.ts'
 import { securityHeaders } from './security-headers.ts'
-import type { HttpServices } from './services.ts'
+import type { ChallengedRefusal, HttpServices } from './services.ts'
+import { withChallenge } from './with-challenge.ts'
 
 /** A request to the gateway, as it came. */
 export type GatewayRequest = {
@@ -85,48 +86,26 @@ export function createGatewayDoors(
     { headers, target }: GatewayRequest,
     { upstream, use }: Door,
   ): { readonly person: Person | Promise<Person>; readonly bearer: Secret } {
+    const challengeHere = (refusal: ChallengedRefusal) =>
+      challenge(refusal, { kind: 'upstream', upstream })
     const header = headers.authorization
     refuseQueryToken(target, header !== undefined)
     const token = header === undefined ? undefined : parseBearer(header)
     if (token === undefined) {
       const error = sendsToken(header) ? 'invalid_token' : undefined
-      throw new BrokerError('unauthenticated', { challenge: challengeAt(upstream, error) })
+      throw new BrokerError('unauthenticated', { challenge: challengeHere({ error, scopes: [] }) })
     }
     const bearer = new Secret(token)
     try {
       const person = authenticator.verifyBearer(token, use)
       if (!(person instanceof Promise)) return { person, bearer }
       const named = person.catch((error: unknown) => {
-        throw withChallenge(upstream, error)
+        throw withChallenge(error, challengeHere)
       })
       return { person: named, bearer }
     } catch (error) {
-      throw withChallenge(upstream, error)
+      throw withChallenge(error, challengeHere)
     }
-  }
-
-  function challengeAt(
-    upstream: Upstream,
-    error: 'invalid_token' | 'insufficient_scope' | undefined,
-    scopes: readonly string[] = [],
-  ): string {
-    return challenge({ error, scopes }, { kind: 'upstream', upstream })
-  }
-
-  function withChallenge(upstream: Upstream, error: unknown): unknown {
-    if (isBrokerError(error, 'unauthenticated')) {
-      const details = { challenge: challengeAt(upstream, 'invalid_token'), cause: error }
-      return new BrokerError('unauthenticated', details)
-    }
-    if (isBrokerError(error, 'insufficient_scope')) {
-      const scopes = error.details.scopes ?? []
-      const details = {
-        challenge: challengeAt(upstream, 'insufficient_scope', scopes),
-        cause: error,
-      }
-      return new BrokerError('insufficient_scope', details)
-    }
-    return error
   }
 
   /** A page of another origin has no business here, whatever it knows (DNS rebinding, MCP transport security). */

@@ -55,15 +55,19 @@ export type HttpServices = {
   readonly version: string
 }
 
+/** Why a caller is refused. */
+export type ChallengedRefusal = {
+  /** Absent when no token was sent. */
+  readonly error: 'invalid_token' | 'insufficient_scope' | undefined
+  /** Those that the token lacked, for `insufficient_scope` only. */
+  readonly scopes: readonly string[]
+}
+
 /**
- * Builds the value of `WWW-Authenticate` that names the RFC 9728 document of the target, the bare one without a target. `error` is
- * absent when no token was sent; `scopes` are those that the token lacked, for `insufficient_scope` only.
+ * Builds the value of `WWW-Authenticate` that names the RFC 9728 document of the target, the bare one without a target.
  */
 export type Challenge = (
-  refusal: {
-    readonly error: 'invalid_token' | 'insufficient_scope' | undefined
-    readonly scopes: readonly string[]
-  },
+  refusal: ChallengedRefusal,
   target?: { readonly kind: 'upstream' | 'external'; readonly upstream: Upstream },
 ) => string
 

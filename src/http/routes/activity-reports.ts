@@ -16,6 +16,7 @@ import {
 import type { HttpContext } from '../http-env.ts'
 import type { Routes } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
+import { streamOfPieces } from '../piece-stream.ts'
 
 const MOST_COUNTS = 10_000
 
@@ -109,10 +110,14 @@ export function addActivityReportRoutes(
       const pieces = activityReports.export(filter, format, abort.signal)[Symbol.asyncIterator]()
       // Before the answer begins: a database that is away is still a 503.
       const first = await pieces.next()
-      return c.body(streamOf(first, pieces, abort), 200, {
-        'content-type': contentTypes[format],
-        'content-disposition': `attachment; filename="activity.${format}"`,
-      })
+      return c.body(
+        streamOfPieces(first, pieces, () => abort.abort()),
+        200,
+        {
+          'content-type': contentTypes[format],
+          'content-disposition': `attachment; filename="activity.${format}"`,
+        },
+      )
     },
   )
 }
@@ -138,29 +143,4 @@ function countJson(
 
 function refused(field: string, expectation: string): BrokerError {
   return new BrokerError('invalid_request', { field, expectation })
-}
-
-/** Asks for the next piece only when the one before was taken, so that a slow reader fills no memory. */
-function streamOf(
-  first: IteratorResult<string>,
-  pieces: AsyncIterator<string>,
-  abort: AbortController,
-): ReadableStream<Uint8Array> {
-  const encoder = new TextEncoder()
-  let next: IteratorResult<string> | undefined = first
-  return new ReadableStream(
-    {
-      async pull(controller) {
-        const piece = next ?? (await pieces.next())
-        next = undefined
-        if (piece.done === true) controller.close()
-        else controller.enqueue(encoder.encode(piece.value))
-      },
-      async cancel() {
-        abort.abort()
-        await pieces.return?.()
-      },
-    },
-    { highWaterMark: 0 },
-  )
 }

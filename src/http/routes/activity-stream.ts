@@ -4,6 +4,7 @@ import { activityEvents } from '../activity-events.ts'
 import { activityFilterQuery, parseActivityFilter } from '../activity-query.ts'
 import { refuseHead, type Routes } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
+import { isUuid } from '../uuid.ts'
 
 /** Server-sent events (HTML, "Server-sent events"): the activity log as it comes in. */
 export function addActivityStreamRoute(
@@ -44,12 +45,10 @@ export function addActivityStreamRoute(
   )
 }
 
-const uuid = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i
-
 /** An `EventSource` that has had no event yet sends an empty one, or none. */
 function lastEventId(sent: string | undefined): string | undefined {
   if (sent === undefined || sent === '') return undefined
-  if (!uuid.test(sent)) throw unknownEvent()
+  if (!isUuid(sent)) throw unknownEvent()
   return sent.toLowerCase()
 }
 

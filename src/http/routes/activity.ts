@@ -8,6 +8,7 @@ import { type ActivityQuery, activityQuery, parseActivityQuery } from '../activi
 import type { HttpContext } from '../http-env.ts'
 import type { Routes } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
+import { isUuid } from '../uuid.ts'
 
 const page = z
   .object({
@@ -64,7 +65,7 @@ export function addActivityRoutes(routes: Routes, services: Pick<HttpServices, '
     },
     async (c) => {
       const id = c.req.param('id') ?? ''
-      const found = uuid.test(id) ? await activity.find(id.toLowerCase()) : undefined
+      const found = isUuid(id) ? await activity.find(id.toLowerCase()) : undefined
       if (found === undefined) throw new BrokerError('not_found')
       return c.json(activityRecordJson(found))
     },
@@ -92,8 +93,6 @@ export function addActivityRoutes(routes: Routes, services: Pick<HttpServices, '
     },
   )
 }
-
-const uuid = /^[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}$/i
 
 function queryOf(c: HttpContext): ActivityQuery {
   return parseActivityQuery(new URL(c.req.url).searchParams)

@@ -8,6 +8,7 @@ import { parseFields } from '../request-body.ts'
 import type { Routes } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
 import { connection, connectionJson, connectionStatuses } from './connections.ts'
+import { streamOfPieces } from '../piece-stream.ts'
 
 const administered = connection
   .extend({
@@ -205,10 +206,7 @@ function overviewJson(view: UpstreamOverview): z.input<typeof overview> {
   }
 }
 
-/**
- * `{"<name>":[…]}` piece by piece, so that no number of rows fills the memory. The first piece is there before the answer begins, so
- * that a question that fails is an answer of its own; a later failure breaks the answer off.
- */
+/** `{"<name>":[…]}` piece by piece, so that no number of rows fills the memory. */
 async function streamed<Row>(
   c: HttpContext,
   name: string,
@@ -216,20 +214,8 @@ async function streamed<Row>(
   toJson: (row: Row) => object,
 ): Promise<Response> {
   const pieces = piecesOf(name, pages, toJson)
-  let first: IteratorResult<string, void> | undefined = await pieces.next()
-  const encoder = new TextEncoder()
-  const stream = new ReadableStream<Uint8Array>({
-    async pull(controller) {
-      const piece = first ?? (await pieces.next())
-      first = undefined
-      if (piece.done === true) controller.close()
-      else controller.enqueue(encoder.encode(piece.value))
-    },
-    async cancel() {
-      await pieces.return()
-    },
-  })
-  return c.body(stream, 200, { 'content-type': 'application/json' })
+  const body = streamOfPieces(await pieces.next(), pieces)
+  return c.body(body, 200, { 'content-type': 'application/json' })
 }
 
 async function* piecesOf<Row>(

@@ -10,6 +10,7 @@ import { refuseAmbiguousHead, refuseDotSegments, requestIdOf } from '../edge.ts'
 import type { HttpApp, HttpContext } from '../http-env.ts'
 import type { Problems } from '../problem.ts'
 import type { HttpServices } from '../services.ts'
+import { withChallenge } from '../with-challenge.ts'
 
 /** What gateways that ask us understand: everything else of ours becomes one of these. */
 const statusThere: Readonly<Record<number, 401 | 403 | 503>> = {
@@ -94,9 +95,8 @@ export function addExtAuthzRoute(
       return { person, token }
     } catch (error) {
       if (isBrokerError(error, 'insufficient_scope')) {
-        const lacking = { error: 'insufficient_scope', scopes: error.details.scopes ?? [] } as const
-        const details = { challenge: challenge(lacking, target), cause: error }
-        throw refused(call, upstream, new BrokerError('insufficient_scope', details))
+        const named = withChallenge(error, (refusal) => challenge(refusal, target))
+        throw refused(call, upstream, named)
       }
       if (!isBrokerError(error, 'unauthenticated', 'invalid_request')) {
         throw refused(call, upstream, error)
