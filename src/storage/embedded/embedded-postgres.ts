@@ -175,8 +175,8 @@ export async function borrowEmbedded(options: {
   readonly log: StorageLog
 }): Promise<EmbeddedPostgres & { readonly borrowed: boolean }> {
   const { dataDir } = options
-  const begunAt = Date.now()
-  const giveUpAt = begunAt + startOfAnotherMs
+  let giveUpAt = Date.now() + startOfAnotherMs
+  let silentSince: number | undefined
   for (;;) {
     const url = await findRunningEmbedded(dataDir)
     if (url !== undefined) {
@@ -186,12 +186,17 @@ export async function borrowEmbedded(options: {
         return { url, stop, borrowed: true }
       }
       await stop?.()
+      silentSince = stop === undefined ? (silentSince ?? Date.now()) : undefined
       // Of a broker whose database has died: what is asked of it says so.
-      if (Date.now() > begunAt + showBorrowerMs)
+      if (silentSince !== undefined && Date.now() > silentSince + showBorrowerMs) {
         return { url, stop: async () => {}, borrowed: true }
+      }
+      // However long the others before us took: it is the next one's start that is waited for.
+      giveUpAt = Date.now() + startOfAnotherMs
       await sleep(pollMs)
       continue
     }
+    silentSince = undefined
     try {
       return { ...(await startForOneself(options)), borrowed: false }
     } catch (error) {
