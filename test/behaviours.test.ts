@@ -31,8 +31,8 @@ const notOurs: Readonly<Record<string, string>> = {
   'H-A4': noIssuer,
   'M-V3': 'records hold no payloads, so nothing is projected away',
   'M-V5': 'traffic is not accounted for; the summary counts records',
-  L13: 'reading leaves no record (contract section 8)',
-  L14: 'an operation is one record, written when it ends (contract section 8)',
+  L13: 'reading leaves no record',
+  L14: 'an operation is one record, written when it ends',
   L15: 'a call without a known caller leaves no record, so nothing can flood them',
 }
 

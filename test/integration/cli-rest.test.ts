@@ -278,7 +278,7 @@ describe('when the call fails', () => {
 describe('activity list', () => {
   const page = { items: [record], next_cursor: null }
 
-  it('sends every filter by the name of the contract', async () => {
+  it('sends every filter by the name that the API gives it', async () => {
     broker.script(json(page))
     const run = await cli(
       'activity',
@@ -407,7 +407,7 @@ describe('activity list', () => {
     expect((await cli('activity', 'list', '-o', 'ndjson')).stdout).toBe('')
   })
 
-  it('prints JSON and NDJSON with the fields of the contract and no others', async () => {
+  it('prints JSON and NDJSON with the fields of the API and no others', async () => {
     const leaky = { ...record, ...leaks, details: { ...record.details, ...leaks } }
     broker.script(json({ items: [leaky, leaky], next_cursor: null }))
     const asJson = await cli('activity', 'list', '-o', 'json')
@@ -416,7 +416,7 @@ describe('activity list', () => {
     expect(lines.map((line): unknown => JSON.parse(line))).toEqual([record, record])
   })
 
-  it('prints CSV in the order of the contract, without formulas', async () => {
+  it('prints CSV in the order of the API, without formulas', async () => {
     const users = ['=1+1', '+1', '-1', '@x', '\tx', '\rx', 'a,"b"', 'plain']
     broker.script(
       json({ items: users.map((user_id) => ({ ...record, user_id })), next_cursor: null }),

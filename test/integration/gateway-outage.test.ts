@@ -4,7 +4,7 @@ import { readEvents } from '../support/event-reader.ts'
 import { type PlainUpstream, startPlainUpstream } from '../support/plain-upstream.ts'
 import { startTcpDoor, type TcpDoor } from '../support/tcp-door.ts'
 
-/** A disconnect could not be heard any more, and nothing that was opened may outlive it (contract, sections 4 and 6). */
+/** A disconnect could not be heard any more, and nothing that was opened may outlive it. */
 describe('the gateway of a replica that does not hear from its database', () => {
   const freshForMs = 6000
   let upstream: PlainUpstream

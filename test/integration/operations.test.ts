@@ -4,7 +4,7 @@ import { connectTo } from '../support/postgres-client.ts'
 import { startTcpDoor, type TcpDoor } from '../support/tcp-door.ts'
 import { findTestPort } from '../support/test-port.ts'
 
-/** Contract section 10 on a whole broker. */
+/** What operators see of a whole broker. */
 
 let broker: TestBroker
 beforeAll(async () => {

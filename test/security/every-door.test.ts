@@ -17,7 +17,7 @@ import {
 } from '../support/secret-scan.ts'
 
 /**
- * T-13 and the contract's first promise: every kind of secret goes through every door, rightly and wrongly, and is then looked
+ * T-13: every kind of secret goes through every door, rightly and wrongly, and is then looked
  * for wherever something is written or answered.
  */
 describe('every door', () => {

@@ -11,7 +11,7 @@ import {
   upstream,
 } from '../support/http-room.ts'
 
-describe('external authorization, for other gateways (contract section 7)', () => {
+describe('external authorization, for other gateways', () => {
   type Sent = {
     readonly path?: string
     readonly method?: string

@@ -227,7 +227,7 @@ describe('keys status', () => {
     })
   })
 
-  it('prints JSON with the fields of the contract and no others', async () => {
+  it('prints JSON with the fields that are documented and no others', async () => {
     const withMore = { ...used, secret: goodKey } as KeyStatus
     const { code, stdout } = await status([withMore, old], '-o', 'json')
     expect(code).toBe(0)

@@ -22,7 +22,7 @@ async function credentialOf(file: FileValues): Promise<UpstreamCredential> {
 }
 
 describe('defaults', () => {
-  it('are those of the contract', async () => {
+  it('are those that docs/configuration.md says', async () => {
     const config = await configOf(fileWith())
     expect(config).toMatchObject({
       publicUrl: 'https://broker.example.com',
