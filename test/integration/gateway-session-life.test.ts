@@ -215,6 +215,29 @@ describe('a session of the gateway’s and the upstream’s own behind it', () =
     },
   )
 
+  it('calls that find it forgotten one after the other share the next one', async () => {
+    const { id } = await open()
+    await broker.connect('ada')
+    const held: (() => void)[] = []
+    upstream.answerWith((request, response) => {
+      const message = bodyOf()
+      const answerIt = () => asServer(request, response, message)
+      if (message['method'] === 'tools/call') held.push(answerIt)
+      else answerIt()
+    })
+    const answers = [call(broker, id), call(broker, id)]
+    await expect.poll(() => held.length).toBe(2)
+    sessions.clear()
+    held[0]?.()
+    await expect.poll(() => held.length).toBe(3)
+    held[1]?.()
+    await expect.poll(() => held.length).toBe(4)
+    for (const answerIt of held.slice(2)) answerIt()
+    const [first, second] = await Promise.all(answers)
+    expect(await placeOf(first as Response)).toBe(await placeOf(second as Response))
+    expect(sessions.size).toBe(1)
+  })
+
   it('an upstream that forgot it has the client’s stream in the new one before the call, on every replica', async () => {
     await broker.connect('ada')
     const { id } = await open()

@@ -186,7 +186,7 @@ export function createSessionEraMcp(ports: {
         return sendJson(call.answer, 200, await prompt(call, session, sent.request, stepUp))
       }
       sent.goesTo?.(undefined)
-      await sessions.forgetUpstream(seen)
+      await sessions.forgetUpstream(seen, at)
       seen = { ...seen, at: undefined }
       if (sent.method === 'POST') await sessionStreams.handOver(seen)
     }

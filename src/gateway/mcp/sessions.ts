@@ -61,8 +61,8 @@ export type Sessions = {
   ) => Promise<UpstreamSession>
   /** The upstream's session as it stands behind this one; undefined where none is open. */
   readonly current: (session: GatewaySessionRecord) => UpstreamSession | undefined
-  /** The upstream does not know the session any more that stands, or was just opened, behind this one. */
-  readonly forgetUpstream: (session: GatewaySessionRecord) => Promise<void>
+  /** The upstream does not know this session of its any more, which stands, or was just opened, behind ours. */
+  readonly forgetUpstream: (session: GatewaySessionRecord, at: UpstreamSession) => Promise<void>
   /** Gives it as it was, when no replica knows it any more; undefined where somebody else has removed it. */
   readonly remove: (session: GatewaySessionRecord) => Promise<GatewaySessionRecord | undefined>
   /** Tells the upstream that its session is over. Nothing comes of it where that fails. */
@@ -231,10 +231,11 @@ export function createSessions(ports: {
       // What was not heard from for long may have ended it.
       return replicas.isFresh() ? memory.load(memoryKeyOf(key), digest, read) : read()
     },
-    async forgetUpstream(session) {
+    async forgetUpstream(session, at) {
       memory.forget(memoryKeyOf(session))
       const seen = session.at === undefined ? await records.find(session.idHash, session) : session
-      if (seen !== undefined) await records.setClosed(seen)
+      // Another call may have opened the next one already.
+      if (seen !== undefined && openedAt(seen)?.id === at.id) await records.setClosed(seen)
     },
     async remove(session) {
       const removed = await records.remove(session)
