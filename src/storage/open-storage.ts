@@ -36,6 +36,8 @@ export type Storage = {
   close(): Promise<void>
 }
 
+/** Of the embedded database besides those for calls: our own others, and commands that use it meanwhile. */
+const moreConnections = 50
 const searchConnections = 2
 const pageConnections = 2
 
@@ -67,7 +69,11 @@ export async function openStorage(options: {
     opened.push(journal.close)
     let { url } = options
     if (url === undefined) {
-      const embedded = await startEmbedded({ directory, log })
+      const embedded = await startEmbedded({
+        directory,
+        log,
+        settings: { max_connections: `${options.pool + moreConnections}` },
+      })
       opened.push(embedded.stop)
       url = embedded.url
       await migrateEmbedded(embedded, log)

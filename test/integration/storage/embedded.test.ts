@@ -22,6 +22,7 @@ import {
   findRunningEmbedded,
   startEmbedded,
 } from '../../../src/storage/embedded/embedded-postgres.ts'
+import { openStorage } from '../../../src/storage/open-storage.ts'
 import type { StorageEvent } from '../../../src/storage/storage-log.ts'
 import { type Child, isAlive, runModule } from '../../support/child-process.ts'
 import { type CompiledSources, compileSources } from '../../support/compiled-sources.ts'
@@ -230,6 +231,16 @@ describe('the embedded database', () => {
     }
     await Promise.all(Array.from({ length: 4 }, use))
     expect(await findRunningEmbedded(dataDir)).toBeUndefined()
+    await gone(dataDir)
+  })
+
+  it('has room for as many connections as the broker is told to open', async () => {
+    const dataDir = await filledDataDirectory()
+    const storage = await openStorage({ dataDir, url: undefined, pool: 80, retentionDays: 90, log })
+    const { run, sql } = storage.calls
+    const held = Array.from({ length: 80 }, () => run(() => sql`select pg_sleep(1)`))
+    await expect(Promise.all(held)).resolves.toHaveLength(80)
+    await storage.close()
     await gone(dataDir)
   })
 
