@@ -154,7 +154,7 @@ describe('every operation leaves exactly one record', () => {
     expect(made).toMatch(/^[\da-f]{8}-/)
     const ids = (await settledRecords(broker)).map(({ request_id: id }) => id)
     expect(ids.filter((id) => id === uuid || id === made).toSorted()).toEqual(
-      [uuid, made].toSorted(),
+      [uuid, String(made)].toSorted(),
     )
   })
 
