@@ -4,41 +4,145 @@ import { namesOfCause } from '../core/error-names.ts'
 import { BrokerError, type ErrorCode } from '../core/errors.ts'
 import type { Challenge, HttpLog } from './services.ts'
 
-type Meaning = { readonly status: ContentfulStatusCode; readonly title: string }
+type Meaning = {
+  readonly status: ContentfulStatusCode
+  readonly title: string
+  /** What to do about it, where `type` leads to: the table of /docs. */
+  readonly remedy: string
+}
 
 /** What each code looks like from outside; `docs/problems.md` explains them. */
 export const problems: Readonly<Record<ErrorCode, Meaning>> = {
-  audit_unavailable: { status: 503, title: 'The activity log cannot take records at the moment' },
-  connect_link_invalid: { status: 400, title: 'This connect link is used, ended or unknown' },
-  connect_required: { status: 403, title: 'The person must connect this upstream' },
-  connect_wrong_person: { status: 403, title: 'This connect link was made for another person' },
-  credential_corrupt: { status: 503, title: 'The stored credential cannot be opened' },
-  forbidden: { status: 403, title: 'The caller may not do this' },
-  insufficient_scope: { status: 403, title: 'The token lacks a scope' },
-  internal_error: { status: 500, title: 'Something went wrong here' },
-  invalid_request: { status: 400, title: 'The request is not as it should be' },
-  invalid_subject_token: { status: 401, title: "The person's token was refused" },
-  issuer_unavailable: { status: 503, title: 'The identity provider cannot be asked at the moment' },
-  method_not_allowed: { status: 405, title: 'This address does not take that method' },
-  not_connectable: { status: 409, title: 'The upstream does not get its credentials this way' },
-  not_found: { status: 404, title: 'There is nothing here' },
-  payload_too_large: { status: 413, title: 'The body is too large' },
-  policy_denied: { status: 403, title: 'A policy does not let this person use the upstream' },
-  storage_unavailable: { status: 503, title: 'The database cannot be reached at the moment' },
-  too_many_streams: { status: 429, title: 'Too many calls of this person are open' },
-  unauthenticated: { status: 401, title: 'There is no valid token, key or session' },
-  unknown_upstream: { status: 404, title: 'There is no such upstream' },
-  upstream_misconfigured: { status: 502, title: 'The upstream is not set up correctly' },
-  upstream_not_allowed: { status: 403, title: 'This service may not use the upstream' },
-  upstream_redirect: { status: 502, title: 'The upstream answered with a redirect' },
+  audit_unavailable: {
+    status: 503,
+    title: 'The activity log cannot take records at the moment',
+    remedy: 'Ask again. The operator looks at the database and at data_dir.',
+  },
+  connect_link_invalid: {
+    status: 400,
+    title: 'This connect link is used, ended or unknown',
+    remedy: 'Begin again under /connections.',
+  },
+  connect_required: {
+    status: 403,
+    title: 'The person must connect this upstream',
+    remedy: 'Show the person connect_url. The reason says why.',
+  },
+  connect_wrong_person: {
+    status: 403,
+    title: 'This connect link was made for another person',
+    remedy: 'Sign in as that person, or ask for a link of your own.',
+  },
+  credential_corrupt: {
+    status: 503,
+    title: 'The stored credential cannot be opened',
+    remedy: 'The person connects again. The operator looks whether an encryption key is missing.',
+  },
+  forbidden: {
+    status: 403,
+    title: 'The caller may not do this',
+    remedy:
+      'Call as somebody who may: an admin, or a service with that right. A write with the session cookie sends X-Onbehalf-CSRF: 1 and our own Origin.',
+  },
+  insufficient_scope: {
+    status: 403,
+    title: 'The token lacks a scope',
+    remedy: 'Ask for a token with the scope that WWW-Authenticate names.',
+  },
+  internal_error: {
+    status: 500,
+    title: 'Something went wrong here',
+    remedy: 'Tell the operator the request_id.',
+  },
+  invalid_request: {
+    status: 400,
+    title: 'The request is not as it should be',
+    remedy: 'Correct what field names; detail says what it should be.',
+  },
+  invalid_subject_token: {
+    status: 401,
+    title: "The person's token was refused",
+    remedy:
+      'Get a fresh token of the person. Where none does, the log says which check fails (token_refused, token_request_refused).',
+  },
+  issuer_unavailable: {
+    status: 503,
+    title: 'The identity provider cannot be asked at the moment',
+    remedy: 'Ask again. The token may well be good.',
+  },
+  method_not_allowed: {
+    status: 405,
+    title: 'This address does not take that method',
+    remedy: 'Use a method that Allow names.',
+  },
+  not_connectable: {
+    status: 409,
+    title: 'The upstream does not get its credentials this way',
+    remedy:
+      'Nothing: its credentials come through the sign-in of the person. For a key: connect it where connect_path says so.',
+  },
+  not_found: {
+    status: 404,
+    title: 'There is nothing here',
+    remedy: 'Look for the address on this page. Pages need identity.login.',
+  },
+  payload_too_large: { status: 413, title: 'The body is too large', remedy: 'Send less.' },
+  policy_denied: {
+    status: 403,
+    title: 'A policy does not let this person use the upstream',
+    remedy: 'Ask the operator.',
+  },
+  storage_unavailable: {
+    status: 503,
+    title: 'The database cannot be reached at the moment',
+    remedy: 'Ask again.',
+  },
+  too_many_streams: {
+    status: 429,
+    title: 'Too many calls of this person are open',
+    remedy: 'End some.',
+  },
+  unauthenticated: {
+    status: 401,
+    title: 'There is no valid token, key or session',
+    remedy:
+      'Send a good one: resolve takes the key of a service, the rest a token or session of a person. WWW-Authenticate names where tokens come from.',
+  },
+  unknown_upstream: {
+    status: 404,
+    title: 'There is no such upstream',
+    remedy:
+      'See GET /api/v1/connections. At the gateway, kind mcp is under /mcp/, kind http under /proxy/.',
+  },
+  upstream_misconfigured: {
+    status: 502,
+    title: 'The upstream is not set up correctly',
+    remedy: 'The operator corrects the credential of the upstream; the log says what was refused.',
+  },
+  upstream_not_allowed: {
+    status: 403,
+    title: 'This service may not use the upstream',
+    remedy: 'The operator adds the upstream to those of the service.',
+  },
+  upstream_redirect: {
+    status: 502,
+    title: 'The upstream answered with a redirect',
+    remedy: 'The operator sets the url of the upstream to where it leads.',
+  },
   upstream_rejected_credential: {
     status: 502,
     title: 'The upstream refuses the credential, a renewed one too',
+    remedy: 'Disconnect and connect again. The operator looks at scopes and resource.',
   },
-  upstream_timeout: { status: 504, title: 'The upstream did not answer in time' },
+  upstream_timeout: {
+    status: 504,
+    title: 'The upstream did not answer in time',
+    remedy: 'Try again.',
+  },
   upstream_unavailable: {
     status: 503,
     title: 'The upstream or its authorization server cannot be asked at the moment',
+    remedy: 'Ask again. As 502 an address was refused: the log names the setting.',
   },
 }
 

@@ -35,8 +35,8 @@ ${schemas.map(([name, schema]) => html`<article id="type-${name}"><h3><code>${na
 </section>
 <section id="problems"><h2>Problems</h2>
 <p>Every error is <code>application/problem+json</code> with <code>type</code>, <code>title</code>, <code>status</code>, <code>code</code> and <code>request_id</code>. A 503 says with <code>Retry-After</code> when to ask again.</p>
-<table><thead><tr><th scope="col">Code</th><th scope="col" class="number">Status</th><th scope="col">Meaning</th></tr></thead>
-<tbody>${problems.map(({ code, status, title }) => html`<tr id="problem-${code}"><td><code>${code}</code></td><td class="number">${status}</td><td>${title}.</td></tr>`)}</tbody></table>
+<article><table><thead><tr><th scope="col" class="number">Status</th><th scope="col">Code, meaning, and what to do</th></tr></thead>
+<tbody>${problems.map(({ code, status, title, remedy }) => html`<tr id="problem-${code}"><td class="number">${status}</td><td><code>${code}</code><p>${title}.</p><p class="muted">${remedy}</p></td></tr>`)}</tbody></table></article>
 </section>`,
   })
 }

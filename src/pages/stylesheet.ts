@@ -68,7 +68,7 @@ button:hover, .button:hover { filter: brightness(1.08); }
 .filters label { display: grid; gap: .25rem; font-size: .85rem; color: var(--soft); }
 .key { display: flex; flex-wrap: wrap; gap: .5rem .75rem; align-items: end; }
 .key label { display: grid; gap: .25rem; font-size: .85rem; color: var(--soft); flex: 1 1 14rem; }
-.filters .actions { align-self: end; margin: 0; }
+.filters .actions { grid-column: 1 / -1; margin: 0; }
 input, select { font: inherit; font-size: .95rem; width: 100%; min-width: 0; color: var(--text); background: var(--page); border: 1px solid var(--line); border-radius: 8px; padding: .4rem .5rem; }
 .scroll { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
@@ -84,6 +84,8 @@ section > h2 { margin: 2rem 0 1rem; }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 12px; padding: 1rem 1.25rem; margin-bottom: 1rem; overflow-x: auto; }
 article table { margin-top: .75rem; }
 article th:last-child { min-width: 18rem; }
+#problems th:last-child { min-width: 0; }
+#problems td p { margin: .25rem 0 0; }
 .method { display: inline-block; min-width: 3.5rem; font-size: .8rem; font-weight: 700; color: var(--accent); }
 article:target, tr:target { outline: 2px solid var(--accent); outline-offset: 4px; border-radius: 6px; }
 @media (max-width: 34rem) {

@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { describe, expect, it } from 'vitest'
+import { problems } from '../../src/http/problem.ts'
 import { createHttpRoom } from '../support/http-room.ts'
 
 type Operation = {
@@ -155,7 +156,11 @@ describe('/docs', () => {
     expect(response.headers.get('content-type')).toContain('text/html')
     const text = await response.text()
     for (const { path } of operationsOf(document)) expect(text).toContain(`<code>${path}</code>`)
-    expect(text).toContain('id="problem-connect_required"')
+    const rows = [
+      ...text.matchAll(/<tr id="problem-(\w+)">.*?<p class="muted">([^<]+)<\/p><\/td><\/tr>/g),
+    ]
+    expect(rows.map(([, code]) => code)).toEqual(Object.keys(problems))
+    for (const [, code, remedy] of rows) expect(remedy, code).toMatch(/^[A-Z].+\.$/)
     expect(text).not.toMatch(/<script|https?:\/\/(?!broker)/)
   })
 })

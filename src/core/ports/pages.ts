@@ -88,6 +88,8 @@ export type ProblemEntry = {
   readonly code: string
   readonly status: number
   readonly title: string
+  /** What to do about it. */
+  readonly remedy: string
 }
 
 /** What the reference page reads of an OpenAPI 3.1 document. */
