@@ -23,7 +23,6 @@ export function addOpenApiRoutes(
         version: services.version,
         description:
           'Every tool call gets the credential of the person behind it. Errors are `application/problem+json`.',
-        license: { name: 'Apache-2.0' },
       },
       servers: [{ url: services.publicUrl }],
     })
