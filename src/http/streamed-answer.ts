@@ -111,18 +111,28 @@ export function answerAsResponse(
     pull: () => resume(),
     cancel: leave,
   })
+  function breakOff(): void {
+    controller?.error(new Error('the answer broke off'))
+  }
   function cut(): void {
-    if (!isOver) controller?.error(new Error('the answer broke off'))
+    if (!isOver) breakOff()
     isOver = true
   }
   function leave(): void {
     if (isOver) return
-    cut()
+    isOver = true
     isGone = true
     gone()
   }
-  signal.addEventListener('abort', leave, { once: true })
-  if (signal.aborted) leave()
+  function abort(): void {
+    if (isOver) return
+    leave()
+    // A server whose caller left cancels the body in the same turn, and would print an error as its own. Whoever reads on must
+    // not take what came for the whole.
+    void endOfTurn().then(breakOff)
+  }
+  signal.addEventListener('abort', abort, { once: true })
+  if (signal.aborted) abort()
   return {
     begin(status, received) {
       const headers = new Headers()

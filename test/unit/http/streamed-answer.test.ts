@@ -1,7 +1,8 @@
 import { once } from 'node:events'
 import { createServer, type Server, type ServerResponse } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { getRequestListener } from '@hono/node-server'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { answerAsResponse, answerOnSocket } from '../../../src/http/streamed-answer.ts'
 import { rawExchange } from '../../support/raw-exchange.ts'
 
@@ -109,5 +110,43 @@ describe('an answer as a Response', () => {
     expect(hasGone).toBe(1)
     // Whoever still writes to it is not thrown at.
     expect(answer.write(Buffer.from('more'))).toBe(true)
+  })
+
+  it('breaks off for whoever reads on after the abort', async () => {
+    const leaving = new AbortController()
+    const { response } = half(leaving.signal)
+    leaving.abort()
+    await expect(response?.text()).rejects.toThrow()
+  })
+
+  it("P17: is no error of an embedder's own server where its caller just left", async () => {
+    const printed = vi.spyOn(console, 'error').mockImplementation(() => {})
+    onTestFinished(() => printed.mockRestore())
+    let hasGone = false
+    const listener = getRequestListener(
+      ({ signal }) =>
+        new Promise<Response>((respond) => {
+          const answer = answerAsResponse({}, signal, respond)
+          answer.onGone(() => {
+            hasGone = true
+          })
+          answer.begin(200, { 'content-type': 'text/event-stream' })
+          answer.write(Buffer.from('data: one\n\n'))
+        }),
+    )
+    const over: Promise<unknown>[] = []
+    const server = createServer((incoming, outgoing) => {
+      over.push(listener(incoming, outgoing))
+    })
+    onTestFinished(() => void server.close())
+    server.listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    const socket = connect((server.address() as AddressInfo).port, '127.0.0.1')
+    socket.write('GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+    await once(socket, 'data')
+    socket.destroy()
+    await expect.poll(() => hasGone).toBe(true)
+    await Promise.all(over)
+    expect(printed).not.toHaveBeenCalled()
   })
 })
