@@ -23,6 +23,8 @@ export type Route<Kind extends keyof CallerOf> = {
   /** As OpenAPI writes it: `/api/v1/connections/{upstream}`. */
   readonly path: string
   readonly caller: Kind
+  /** Its GET does something, so HEAD is refused. */
+  readonly getOnly?: true
   readonly operation: Operation
 }
 
@@ -51,6 +53,8 @@ export type Operation = {
   readonly refusals: readonly ErrorCode[]
 }
 
+type Handler = (c: HttpContext) => Response | Promise<Response>
+
 export type Routes = {
   add<Kind extends keyof CallerOf>(
     route: Route<Kind>,
@@ -77,10 +81,14 @@ export function createRoutes(app: HttpApp, callers: Callers): Routes {
   return {
     add(route, handler) {
       describeRoute(app, route)
-      app.on(route.method, routingPath(route.path), async (c) => {
+      const answer: Handler = async (c) => {
         const find = async () => findCaller[route.caller](c)
-        return handler(c, await find(), find)
-      })
+        const caller = await find()
+        if (route.getOnly === true) refuseHead(app, c)
+        return handler(c, caller, find)
+      }
+      if (route.getOnly === true) getOnly.add(answer)
+      app.on(route.method, routingPath(route.path), answer)
     },
   }
 }
@@ -196,17 +204,31 @@ function routingPath(path: string): string {
 
 const routedMethods = ['GET', 'POST', 'PUT', 'DELETE'] as const
 
-/** The methods that some route takes at a path, for `Allow`; empty where there is no such path. HEAD comes with GET. */
-export function methodsAt(app: HttpApp, path: string): readonly string[] {
-  const methods = routedMethods.filter((method) =>
-    app.router.match(method, path)[0].some(([[, route]]) => route.method === method),
-  )
-  return methods.flatMap((method) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
+/** Handlers of routes whose GET does something: a link scanner's HEAD must not begin or end a flow. */
+const getOnly = new WeakSet<object>()
+
+/** A route that refuses HEAD, which elsewhere comes with GET. */
+export function addGetOnly(app: HttpApp, path: string, answer: Handler): void {
+  const handler: Handler = (c) => {
+    refuseHead(app, c)
+    return answer(c)
+  }
+  getOnly.add(handler)
+  app.get(path, handler)
 }
 
-/** Refuses HEAD where GET does something: a link scanner must not begin or end a flow. */
-export function refuseHead(c: HttpContext): void {
-  if (c.req.method !== 'GET') {
-    throw new BrokerError('method_not_allowed', { allowedMethods: ['GET'] })
-  }
+function refuseHead(app: HttpApp, c: HttpContext): void {
+  if (c.req.method === 'GET') return
+  throw new BrokerError('method_not_allowed', { allowedMethods: methodsAt(app, c.req.path) })
+}
+
+/** The methods that a path takes, for `Allow`; empty where there is no such path. HEAD comes with GET, unless its route refuses it. */
+export function methodsAt(app: HttpApp, path: string): readonly string[] {
+  return routedMethods.flatMap((method) => {
+    const matched = app.router.match(method, path)[0].map(([[, route]]) => route)
+    // The first answers: a fixed path stands before the parameter that would match it.
+    const answering = matched.find((route) => route.method === method)
+    if (answering === undefined) return []
+    return method === 'GET' && !getOnly.has(answering.handler) ? ['GET', 'HEAD'] : [method]
+  })
 }

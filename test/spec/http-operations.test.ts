@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { createMetricsApp } from '../../src/http/routes/metrics.ts'
-import { adaToken, createHttpRoom, problemOf } from '../support/http-room.ts'
+import { adaToken, adminToken, createHttpRoom, problemOf } from '../support/http-room.ts'
 
 describe('Health', () => {
   it('/healthz says that the process answers', async () => {
@@ -152,4 +152,17 @@ describe('Every answer', () => {
     expect(head.status).toBe(200)
     expect(await head.text()).toBe('')
   })
+
+  it.each(['/api/v1/activity/stream', '/callback/files', '/login', '/login/callback'])(
+    '405 at %s names GET alone, because HEAD is refused there',
+    async (path) => {
+      const { app } = createHttpRoom()
+      const headers = { authorization: `Bearer ${adminToken}` }
+      for (const method of ['DELETE', 'HEAD', 'PROPFIND']) {
+        const refused = await app.request(path, { method, headers })
+        expect(refused.status).toBe(405)
+        expect(refused.headers.get('allow')).toBe('GET')
+      }
+    },
+  )
 })

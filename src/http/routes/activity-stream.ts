@@ -2,7 +2,7 @@ import { z } from '@hono/zod-openapi'
 import { BrokerError } from '../../core/errors.ts'
 import { activityEvents } from '../activity-events.ts'
 import { activityFilterQuery, parseActivityFilter } from '../activity-query.ts'
-import { refuseHead, type Routes } from '../routing.ts'
+import type { Routes } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
 import { isUuid } from '../uuid.ts'
 
@@ -16,6 +16,7 @@ export function addActivityStreamRoute(
       method: 'get',
       path: '/api/v1/activity/stream',
       caller: 'activity_reader',
+      getOnly: true,
       operation: {
         tag: 'Activity',
         summary: 'Records as they come in',
@@ -32,7 +33,6 @@ export function addActivityStreamRoute(
       },
     },
     async (c, _caller, stillMayCall) => {
-      refuseHead(c)
       const filter = parseActivityFilter(new URL(c.req.url).searchParams)
       const following = await activityFeed.follow(lastEventId(c.req.header('last-event-id')))
       if (following === undefined) throw unknownEvent()

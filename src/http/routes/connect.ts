@@ -11,7 +11,7 @@ import {
   type PageRoutes,
   refuseRepeatedParameters,
 } from '../page-routes.ts'
-import { refuseHead } from '../routing.ts'
+import { addGetOnly } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
 import { upstreamFor } from '../upstream-access.ts'
 
@@ -61,8 +61,7 @@ export function addConnectRoutes(
 
   // GET only: HEAD and POST change nothing. The browser goes on to another address at once, so that the code does not stay in
   // its history (RFC 9700 §4.2.4).
-  app.get('/callback/:upstream', async (c) => {
-    refuseHead(c)
+  addGetOnly(app, '/callback/:upstream', async (c) => {
     configured(services.signIn)
     const session = await callers.session(c)
     if (session === undefined) throw new BrokerError('unauthenticated')

@@ -7,7 +7,7 @@ import type { HttpApp, HttpContext } from '../http-env.ts'
 import { pageAnswer } from '../page-answer.ts'
 import { configured, refuseRepeatedParameters } from '../page-routes.ts'
 import { readForm } from '../request-body.ts'
-import { refuseHead } from '../routing.ts'
+import { addGetOnly } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
 
 /** Browser sign-in: there, back, and out. */
@@ -20,8 +20,7 @@ export function addSignInRoutes(
 ): void {
   const { callers, cookies, pages, publicUrl } = services
 
-  app.get('/login', async (c) => {
-    refuseHead(c)
+  addGetOnly(app, '/login', async (c) => {
     const signIn = configured(services.signIn)
     const returnTo = c.req.query('return_to') ?? '/connections'
     if (!isOwnPath(returnTo)) {
@@ -33,8 +32,7 @@ export function addSignInRoutes(
     return c.redirect(await signIn.start({ returnTo, browser: cookies.ensureBrowser(c) }), 303)
   })
 
-  app.get('/login/callback', async (c) => {
-    refuseHead(c)
+  addGetOnly(app, '/login/callback', async (c) => {
     const signIn = configured(services.signIn)
     const params = new URL(c.req.url).searchParams
     refuseRepeatedParameters(params)
