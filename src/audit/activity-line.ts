@@ -12,11 +12,11 @@ import type { ActivityLine } from '../core/ports/activity-batches.ts'
 import { createIdSequence } from './uuid-v7.ts'
 
 /** An index entry holds 2,704 bytes, and a row that does not fit would be a record lost. */
-const LONGEST_ID = 500
-const PREFIX_LENGTH = 400
-const OTHER_THAN_ASCII = /[^\x20-\x7e]/
+const longestId = 500
+const prefixLength = 400
+const otherThanAscii = /[^\x20-\x7e]/
 /** Control characters, of which a tab or a line feed would end the value and a NUL the batch, and halves of surrogate pairs. */
-const UNWRITABLE = /[\p{Cc}\p{Cs}\u2028\u2029]/gu
+const unwritable = /[\p{Cc}\p{Cs}\u2028\u2029]/gu
 
 const types: ReadonlySet<string> = new Set(auditTypes)
 const actions: ReadonlySet<string> = new Set(auditActions)
@@ -65,15 +65,15 @@ export function occurredAtOfLine(line: ActivityLine): string {
 
 function idText(id: string | undefined): string {
   if (id === undefined) return ''
-  if (id.length === 0 || id.length > LONGEST_ID) return standIn(id)
+  if (id.length === 0 || id.length > longestId) return standIn(id)
   // Nearly every id is plain, and telling so is quick.
-  if (!OTHER_THAN_ASCII.test(id)) return id
-  return id.search(UNWRITABLE) === -1 ? id : standIn(id)
+  if (!otherThanAscii.test(id)) return id
+  return id.search(unwritable) === -1 ? id : standIn(id)
 }
 
 /** For an id that cannot stand as it is. Its hash keeps two people apart whose ids differ only in what was taken away. */
 function standIn(id: string): string {
-  const readable = id.slice(0, PREFIX_LENGTH).replace(UNWRITABLE, '\ufffd')
+  const readable = id.slice(0, prefixLength).replace(unwritable, '\ufffd')
   return `${readable}\u2026${createHash('sha256').update(id, 'utf16le').digest('hex')}`
 }
 

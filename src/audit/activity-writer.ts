@@ -32,16 +32,16 @@ export type ActivityWriterOptions = {
 }
 
 /** Measured: 250 to 1,000 rows a statement are all as good, fewer or more cost more each. */
-const BATCH_RECORDS = 500
+const batchRecords = 500
 /** So many are written at once; fewer wait for company until the next look. */
-const EAGER_RECORDS = 250
-const LOOK_EVERY_MS = 100
+const eagerRecords = 250
+const lookEveryMs = 100
 /** Somebody waits. */
-const LOOK_SOON_MS = 5
+const lookSoonMs = 5
 
-const FIRST_PAUSE_MS = 100
-const LONGEST_PAUSE_MS = 5000
-const LONGEST_HURRIED_PAUSE_MS = 200
+const firstPauseMs = 100
+const longestPauseMs = 5000
+const longestHurriedPauseMs = 200
 
 /** The spool of one writer, on its way into the database. */
 type Stream = {
@@ -95,7 +95,7 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
     // More than we know of where an earlier thread of this process ended between the statement and its answer.
     settled = Math.max(settled, own.head.position)
     await bringNext(own, meter.written.get())
-    return waiting() >= EAGER_RECORDS
+    return waiting() >= eagerRecords
   }
 
   async function bringLeftover(): Promise<boolean> {
@@ -139,20 +139,20 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
   /** Brings the next batch. False when there was none. */
   async function bringNext(stream: Stream, upTo: number): Promise<boolean> {
     if (stream.taken.length === 0) {
-      stream.taken = stream.reader.take(BATCH_RECORDS, upTo)
+      stream.taken = stream.reader.take(batchRecords, upTo)
       for (const { line } of stream.taken) lastUses.note(line)
     }
     const [oldest] = stream.taken
     if (oldest !== undefined) meter.oldestMs.set(Date.parse(occurredAtOfLine(oldest.line)))
     let done = 0
     /** How many are tried together: fewer while one of them is refused. */
-    let together = BATCH_RECORDS
+    let together = batchRecords
     do {
       const records = stream.taken.slice(0, together)
       const result = await append(stream, records)
       if (result === 'stored') {
         done = settle(stream, records.length)
-        together = BATCH_RECORDS
+        together = batchRecords
       } else if (result === 'moved') {
         stream.head = await store.open(stream.writer, stream.startedAt)
         const { position } = stream.head
@@ -173,7 +173,7 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
   }
 
   async function append(stream: Stream, records: readonly SpooledRecord[]) {
-    const hasTime = stream.taken.length < EAGER_RECORDS
+    const hasTime = stream.taken.length < eagerRecords
     const uses = lastUses.due(performance.now(), hasTime)
     if (records.length === 0 && uses.length === 0) return 'stored'
     const batch = chainedBatch({ writer: stream.writer, before: stream.head, records, uses })
@@ -219,8 +219,8 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
   }
 
   async function pauseAfter(error: unknown): Promise<void> {
-    const longest = isHurried ? LONGEST_HURRIED_PAUSE_MS : LONGEST_PAUSE_MS
-    const ms = Math.min(longest, FIRST_PAUSE_MS * 2 ** Math.min(failures, 10))
+    const longest = isHurried ? longestHurriedPauseMs : longestPauseMs
+    const ms = Math.min(longest, firstPauseMs * 2 ** Math.min(failures, 10))
     if (failures === 0) {
       log.error({
         event: 'activity_store_failing',
@@ -233,7 +233,7 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
     await sleep(ms * (0.5 + Math.random() / 2))
   }
 
-  const rest = () => sleep(isHurried ? LOOK_SOON_MS : LOOK_EVERY_MS)
+  const rest = () => sleep(isHurried ? lookSoonMs : lookEveryMs)
 
   function sleep(ms: number): Promise<void> {
     return new Promise((resolve) => {

@@ -8,7 +8,7 @@ import { genesisHash } from './chain.ts'
 import { chainedBatch } from './chained-batch.ts'
 import { uuidV7 } from './uuid-v7.ts'
 
-const PAUSE_MS = 200
+const pauseMs = 200
 
 /**
  * Stores one record at once, for a command: it has no spool, which belongs to the broker that runs beside it, and nobody waits
@@ -34,7 +34,7 @@ export async function storeRecord(options: {
       return head.seq === 1 || (await store.append(batch)) === 'stored'
     } catch (error) {
       if (!isBrokerError(error) || performance.now() >= giveUpAt) return false
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS))
+      await new Promise((resolve) => setTimeout(resolve, pauseMs))
     }
   }
 }

@@ -16,13 +16,13 @@ export type LastUses = {
   readonly isEmpty: () => boolean
 }
 
-const EVERY_MS = 30_000
+const writeEveryMs = 30_000
 /** Going through all that wait costs something when it is thousands. */
-const LOOK_EVERY_MS = 1000
+const lookEveryMs = 1000
 /** Beyond that a connection may be stored more often, which costs little. */
-const MOST_REMEMBERED = 50_000
+const mostRemembered = 50_000
 /** As many as a statement has records, about. */
-const MOST_AT_ONCE = 1000
+const mostAtOnce = 1000
 
 const useActions: ReadonlySet<string> = new Set(['inject', 'acquire', 'refresh'])
 
@@ -46,15 +46,15 @@ export function createLastUses(): LastUses {
     },
     due(nowMs, hasTime) {
       if (!hasTime && nowMs < lookAtMs) return []
-      lookAtMs = nowMs + LOOK_EVERY_MS
+      lookAtMs = nowMs + lookEveryMs
       const due: CredentialUse[] = []
       for (const [key, usedAtMs] of waiting) {
-        if (due.length === MOST_AT_ONCE) {
+        if (due.length === mostAtOnce) {
           lookAtMs = nowMs
           break
         }
         const at = storedAtMs.get(key)
-        if (hasTime || at === undefined || nowMs - at >= EVERY_MS)
+        if (hasTime || at === undefined || nowMs - at >= writeEveryMs)
           due.push(credentialUse(key, usedAtMs))
       }
       return due
@@ -68,7 +68,7 @@ export function createLastUses(): LastUses {
         storedAtMs.set(key, nowMs)
       }
       for (const key of storedAtMs.keys()) {
-        if (storedAtMs.size <= MOST_REMEMBERED) break
+        if (storedAtMs.size <= mostRemembered) break
         storedAtMs.delete(key)
       }
     },

@@ -13,9 +13,9 @@ export type Losses = {
 }
 
 /** The first loss is said at once; what follows within this time in one line for each cause. */
-const QUIET_MS = 10_000
+const quietMs = 10_000
 /** Refused records that are named within that time; further ones are only counted. */
-const NAMED_IDS = 20
+const mostNamedIds = 20
 
 export function createLosses(ports: {
   readonly log: AuditLog
@@ -49,7 +49,7 @@ export function createLosses(ports: {
       if (unsaid.size === 0) return
       say()
       beQuiet()
-    }, QUIET_MS)
+    }, quietMs)
     quiet.unref()
   }
 
@@ -66,7 +66,7 @@ export function createLosses(ports: {
     total: () => total,
     add,
     addRefused(id) {
-      if (namedIds === NAMED_IDS) {
+      if (namedIds === mostNamedIds) {
         add('refused_record', 1)
         return
       }

@@ -65,14 +65,14 @@ export type AuditRecorderOptions = {
   readonly files?: SpoolFiles
 }
 
-const STOP_DEADLINE_MS = 10_000
-const STOP_LOOK_MS = 5
+const stopDeadlineMs = 10_000
+const stopLookMs = 5
 /** For what is under way when the time is over. */
-const STOP_GRACE_MS = 500
+const stopGraceMs = 500
 /** By then the writer has tried again several times. */
-const RETRY_AFTER_SECONDS = 5
+const comeBackAfterSeconds = 5
 /** A turn of the event loop that records more writes several times. */
-const LINES_PER_WRITE = 1000
+const linesPerWrite = 1000
 
 export function createAuditRecorder(options: AuditRecorderOptions): AuditRecorder {
   const { clock, limitBytes } = options
@@ -164,7 +164,7 @@ export function createAuditRecorder(options: AuditRecorderOptions): AuditRecorde
       isTurnOpen = true
       setImmediate(endTurn)
     }
-    if (lines.length === LINES_PER_WRITE) write()
+    if (lines.length === linesPerWrite) write()
   }
 
   /** One write for all that came, before anybody who waits for it goes on. */
@@ -208,7 +208,7 @@ export function createAuditRecorder(options: AuditRecorderOptions): AuditRecorde
     while (!isDone()) {
       if (performance.now() >= giveUpAt) return false
       writer.hurry()
-      await new Promise((resolve) => setTimeout(resolve, STOP_LOOK_MS))
+      await new Promise((resolve) => setTimeout(resolve, stopLookMs))
     }
     return true
   }
@@ -220,7 +220,7 @@ export function createAuditRecorder(options: AuditRecorderOptions): AuditRecorde
     closed = true
     if (lines.length > 0) write()
     spool.close()
-    await writer.stop(Math.max(STOP_GRACE_MS, giveUpAt - performance.now()))
+    await writer.stop(Math.max(stopGraceMs, giveUpAt - performance.now()))
     const waiting = depth()
     if (waiting > 0) log.info({ event: 'activity_spool_left', waiting })
     losses.close()
@@ -244,7 +244,7 @@ export function createAuditRecorder(options: AuditRecorderOptions): AuditRecorde
       const upTo = spool.accepted().records + lines.length
       return drained(() => meter.settled.get() >= upTo, performance.now() + deadlineMs)
     },
-    stop(deadlineMs = STOP_DEADLINE_MS) {
+    stop(deadlineMs = stopDeadlineMs) {
       stopping ??= finish(deadlineMs)
       return stopping
     },
@@ -263,7 +263,7 @@ export function createAuditRecorder(options: AuditRecorderOptions): AuditRecorde
 }
 
 function unavailable(): BrokerError {
-  return new BrokerError('audit_unavailable', { retryAfterSeconds: RETRY_AFTER_SECONDS })
+  return new BrokerError('audit_unavailable', { retryAfterSeconds: comeBackAfterSeconds })
 }
 
 type Deferred = {

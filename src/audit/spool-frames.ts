@@ -9,11 +9,11 @@ import type { ActivityLine } from '../core/ports/activity-batches.ts'
  * numbers big-endian, the text in UTF-8, a line a record. Positions count a writer's records from 1 on. The magic has
  * characters that no line can hold, so the next frame behind a damaged one can be found.
  */
-const MAGIC = 0x0b5b_e41f
-export const HEADER_BYTES = 24
-const CHECKED_FROM = 8
+const magicNumber = 0x0b5b_e41f
+export const headerBytes = 24
+const checkedFrom = 8
 /** Room for thousands of records. What claims to be longer is damaged. */
-const LONGEST_TEXT_BYTES = 16 * 1024 * 1024
+const longestTextBytes = 16 * 1024 * 1024
 
 export type Frame = {
   /** Of its first record. */
@@ -31,15 +31,15 @@ export function encodeFrame(
   position: number,
 ): number | undefined {
   // A UTF-16 unit is three bytes at most.
-  if (into.length < HEADER_BYTES + 3 * text.length) return undefined
-  const length = into.write(text, HEADER_BYTES, 'utf8')
-  into.writeUInt32BE(MAGIC, 0)
+  if (into.length < headerBytes + 3 * text.length) return undefined
+  const length = into.write(text, headerBytes, 'utf8')
+  into.writeUInt32BE(magicNumber, 0)
   into.writeUInt32BE(length, 8)
   into.writeUInt32BE(count, 12)
   into.writeUInt16BE(0, 16)
   into.writeUIntBE(position, 18, 6)
-  const end = HEADER_BYTES + length
-  into.writeUInt32BE(crc32(into.subarray(CHECKED_FROM, end)), 4)
+  const end = headerBytes + length
+  into.writeUInt32BE(crc32(into.subarray(checkedFrom, end)), 4)
   return end
 }
 
@@ -49,18 +49,18 @@ export function encodeFrame(
  */
 export function decodeFrame(bytes: Buffer, offset: number): Frame | 'short' | 'bad' {
   const left = bytes.length - offset
-  if (left < HEADER_BYTES) return 'short'
-  if (bytes.readUInt32BE(offset) !== MAGIC) return 'bad'
+  if (left < headerBytes) return 'short'
+  if (bytes.readUInt32BE(offset) !== magicNumber) return 'bad'
   const length = bytes.readUInt32BE(offset + 8)
-  if (length > LONGEST_TEXT_BYTES) return 'bad'
-  const end = offset + HEADER_BYTES + length
+  if (length > longestTextBytes) return 'bad'
+  const end = offset + headerBytes + length
   if (end > bytes.length) return 'short'
-  if (bytes.readUInt32BE(offset + 4) !== crc32(bytes.subarray(offset + CHECKED_FROM, end))) {
+  if (bytes.readUInt32BE(offset + 4) !== crc32(bytes.subarray(offset + checkedFrom, end))) {
     return 'bad'
   }
   return {
     position: bytes.readUIntBE(offset + 18, 6),
-    lines: bytes.toString('utf8', offset + HEADER_BYTES, end).split('\n'),
+    lines: bytes.toString('utf8', offset + headerBytes, end).split('\n'),
     bytes: end - offset,
   }
 }
@@ -68,7 +68,7 @@ export function decodeFrame(bytes: Buffer, offset: number): Frame | 'short' | 'b
 /** Where the next whole frame begins behind a place where none does; undefined where none follows. */
 export function findFrame(bytes: Buffer, behind: number): number | undefined {
   const magic = Buffer.alloc(4)
-  magic.writeUInt32BE(MAGIC)
+  magic.writeUInt32BE(magicNumber)
   for (let at = behind + 1; ; at += 1) {
     at = bytes.indexOf(magic, at)
     if (at === -1) return undefined
@@ -78,7 +78,7 @@ export function findFrame(bytes: Buffer, behind: number): number | undefined {
 
 /** Whether bytes that are no frame are the beginning of one, or nothing at all: what a write leaves that was cut off. */
 export function isCutFrame(bytes: Buffer): boolean {
-  if (bytes.length < HEADER_BYTES) return true
+  if (bytes.length < headerBytes) return true
   if (bytes.every((byte) => byte === 0)) return true
-  return bytes.readUInt32BE(0) === MAGIC && decodeFrame(bytes, 0) === 'short'
+  return bytes.readUInt32BE(0) === magicNumber && decodeFrame(bytes, 0) === 'short'
 }

@@ -1,5 +1,5 @@
 import { performance } from 'node:perf_hooks'
-import { encodeFrame, HEADER_BYTES } from './spool-frames.ts'
+import { encodeFrame, headerBytes } from './spool-frames.ts'
 import { type SpoolFile, type SpoolFiles, segmentPath } from './spool-files.ts'
 import type { SpoolMeter } from './spool-meter.ts'
 
@@ -43,8 +43,8 @@ export class SpoolFault extends Error {
 }
 
 /** Some 3,000 records. A segment is removed as a whole, so smaller ones leave the disk earlier. */
-const SEGMENT_BYTES = 1024 * 1024
-const RETRY_MS = 500
+const segmentBytes = 1024 * 1024
+const retryMs = 500
 
 type Segment = { readonly file: SpoolFile; size: number; isClosed: boolean }
 
@@ -84,7 +84,7 @@ export function createSpool(options: SpoolOptions): Spool {
     let frame = scratch
     let length = encodeFrame(frame, text, count, position)
     if (length === undefined) {
-      frame = Buffer.allocUnsafe(HEADER_BYTES + 3 * text.length)
+      frame = Buffer.allocUnsafe(headerBytes + 3 * text.length)
       length = encodeFrame(frame, text, count, position) ?? 0
     }
     if (isResting || isWaiting) {
@@ -127,7 +127,7 @@ export function createSpool(options: SpoolOptions): Spool {
 
   /** @throws what the system says; nothing of the frame counts as written then. */
   function put(frame: Buffer, length: number): void {
-    if (segment !== undefined && segment.size + length > SEGMENT_BYTES) retire(segment)
+    if (segment !== undefined && segment.size + length > segmentBytes) retire(segment)
     segment ??= openSegment()
     const { file, size } = segment
     try {
@@ -226,10 +226,10 @@ export function createSpool(options: SpoolOptions): Spool {
   function failed(error: unknown): SpoolFault {
     const fault = new SpoolFault(error)
     if (retryAt === undefined) options.onFault(fault.code)
-    retryAt = performance.now() + RETRY_MS
+    retryAt = performance.now() + retryMs
     if (keep && !closed) {
       clearTimeout(retry)
-      retry = setTimeout(tryAgain, RETRY_MS)
+      retry = setTimeout(tryAgain, retryMs)
       retry.unref()
     }
     return fault

@@ -5,9 +5,11 @@ export function uuidV7(nowMs: number): string {
   return `${beginningAt(nowMs)}000${randomUUID().slice(18)}`
 }
 
-const COUNTS = 4096
+const countsPerMs = 4096
 /** The three digits behind the version. */
-const counts = Array.from({ length: COUNTS }, (_, count) => count.toString(16).padStart(3, '0'))
+const counts = Array.from({ length: countsPerMs }, (_, count) =>
+  count.toString(16).padStart(3, '0'),
+)
 
 /**
  * Gives UUIDv7s that count up within a millisecond (§6.2 method 1: the counter is rand_a). The 62 random bits, which keep
@@ -20,7 +22,7 @@ export function createIdSequence(): (nowMs: number) => string {
   let count = 0
   return (nowMs) => {
     count += 1
-    if (nowMs !== lastMs || count === COUNTS) {
+    if (nowMs !== lastMs || count === countsPerMs) {
       lastMs = nowMs
       beginning = beginningAt(nowMs)
       end = randomUUID().slice(18)

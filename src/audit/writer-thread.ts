@@ -10,9 +10,9 @@ export type FromWriter =
   | { readonly error: WriterError; readonly info?: undefined }
   | { readonly info: WriterInfo; readonly error?: undefined }
 
-const RESTART_AFTER_MS = 1000
+const restartAfterMs = 1000
 /** For the farewell to the database. */
-const CLOSE_MS = 1000
+const closeMs = 1000
 
 /**
  * Runs a writer in a thread of its own, so that no call waits for what it computes. All that it knows is in the spool and in
@@ -47,7 +47,7 @@ export function startWriterThread(options: {
       onEnd()
       if (isStopping) return
       log.error({ event: 'activity_writer_restarted', code })
-      restart = setTimeout(start, RESTART_AFTER_MS)
+      restart = setTimeout(start, restartAfterMs)
     })
   }
 
@@ -67,7 +67,7 @@ export function startWriterThread(options: {
       let timer: NodeJS.Timeout | undefined
       const isOver = await new Promise<boolean>((resolve) => {
         onEnd = () => resolve(true)
-        timer = setTimeout(() => resolve(false), deadlineMs + CLOSE_MS)
+        timer = setTimeout(() => resolve(false), deadlineMs + closeMs)
         tell({ kind: 'stop', deadlineMs })
       })
       clearTimeout(timer)

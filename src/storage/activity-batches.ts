@@ -5,6 +5,7 @@ import {
   type WriterHead,
 } from '../core/ports/activity-batches.ts'
 import type { Database } from './database.ts'
+import { sqlStates } from './sql-states.ts'
 import { faultCodeOf } from './storage-fault.ts'
 
 const columnTypes: Readonly<Record<ActivityColumn, string>> = {
@@ -99,7 +100,7 @@ export function createActivityBatches(database: Database): ActivityBatches {
         return rows.length === 0 ? 'moved' : 'stored'
       } catch (error) {
         const code = faultCodeOf(error) ?? ''
-        if (code === '23505') return 'known'
+        if (code === sqlStates.uniqueViolation) return 'known'
         // A value cannot be read, a constraint, too long for an index: as wrong the next time.
         if (/^(?:22|23|54)/.test(code)) return 'refused'
         throw error

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ActivityPartitions } from '../core/ports/activity-partitions.ts'
 import type { Database } from './database.ts'
+import { sqlStates } from './sql-states.ts'
 import { faultCodeOf } from './storage-fault.ts'
 
 /** How many weeks have their partition before they begin, this one included. */
@@ -34,15 +35,15 @@ export function createActivityPartitions(database: Database): ActivityPartitions
       let isDone = true
       for (const name of await oldWeeks(database, retentionDays)) {
         const statement = `
-          do $retention$ begin
-            perform set_config('lock_timeout', '${lockWaitMs}ms', true);
-            if exists (
-              select from pg_inherits join pg_class on pg_class.oid = inhrelid
-              where inhparent = 'activity'::regclass and relname = '${name}'
-            ) then
-              alter table activity detach partition ${name};
-            end if;
-          end $retention$`
+          DO $retention$ BEGIN
+            PERFORM set_config('lock_timeout', '${lockWaitMs}ms', true);
+            IF EXISTS (
+              SELECT FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+              WHERE inhparent = 'activity'::regclass AND relname = '${name}'
+            ) THEN
+              ALTER TABLE activity DETACH PARTITION ${name};
+            END IF;
+          END $retention$`
         if (!(await withShortLocks(database, statement))) isDone = false
       }
       return (await takeOutStrays(database, retentionDays)) && isDone
@@ -72,14 +73,14 @@ export async function removedPartitions({ run, sql }: Database): Promise<readonl
 async function oldWeeks({ run, sql }: Database, retentionDays: number): Promise<readonly string[]> {
   const rows = await run(
     () => sql<{ name: string }[]>`
-      with week as (
-        select relname as name, to_date(substr(relname, 10), 'IYYY"w"IW') as starts
-        from pg_inherits join pg_class on pg_class.oid = inhrelid
-        where inhparent = 'activity'::regclass and relname ~ '^activity_[0-9]{4}w[0-9]{2}$'
+      WITH week AS (
+        SELECT relname AS name, to_date(substr(relname, 10), 'IYYY"w"IW') AS starts
+        FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+        WHERE inhparent = 'activity'::regclass AND relname ~ '^activity_[0-9]{4}w[0-9]{2}$'
       )
-      select name from week
-      where (starts + 7)::timestamp at time zone 'UTC' <= now() - ${retentionDays} * interval '1 day'
-      order by starts`,
+      SELECT name FROM week
+      WHERE (starts + 7)::timestamp AT TIME ZONE 'UTC' <= now() - ${retentionDays} * interval '1 day'
+      ORDER BY starts`,
   )
   return rows.map(({ name }) => name)
 }
@@ -112,26 +113,26 @@ async function takeOutStrays(database: Database, retentionDays: number): Promise
 export async function makePartitions(database: Database, retentionDays: number): Promise<void> {
   const missing = await database.run(
     () => database.sql<{ name: string; starts: Date; ends: Date }[]>`
-      with bounds as (
-        select date_trunc('week', now(), 'UTC') as this_week,
-          date_trunc('week', now() - ${retentionDays} * interval '1 day', 'UTC') as oldest
-      ), week as (
-        select 'activity_' || to_char(starts at time zone 'UTC', 'IYYY"w"IW') as name, starts,
-          starts + interval '7 days' as ends, starts >= this_week as is_ahead
-        from bounds, generate_series(oldest, this_week + ${weeksAhead - 1} * interval '7 days', interval '7 days') as starts
-      ), missing as (
-        select name, starts, ends, is_ahead, (
-          select count(*) from (
-            select from activity_default
-            where occurred_at >= starts and occurred_at < ends limit ${mostMoved + 1}
-          ) as few
-        ) as records
-        from week where to_regclass(name) is null
+      WITH bounds AS (
+        SELECT date_trunc('week', now(), 'UTC') AS this_week,
+          date_trunc('week', now() - ${retentionDays} * interval '1 day', 'UTC') AS oldest
+      ), week AS (
+        SELECT 'activity_' || to_char(starts AT TIME ZONE 'UTC', 'IYYY"w"IW') AS name, starts,
+          starts + interval '7 days' AS ends, starts >= this_week AS is_ahead
+        FROM bounds, generate_series(oldest, this_week + ${weeksAhead - 1} * interval '7 days', interval '7 days') AS starts
+      ), missing AS (
+        SELECT name, starts, ends, is_ahead, (
+          SELECT count(*) FROM (
+            SELECT FROM activity_default
+            WHERE occurred_at >= starts AND occurred_at < ends LIMIT ${mostMoved + 1}
+          ) AS few
+        ) AS records
+        FROM week WHERE to_regclass(name) IS NULL
       )
-      select name, starts, ends from missing
-      where (is_ahead or records > 0) and records <= ${mostMoved}
-        and pg_relation_size('activity_default') < ${mostScannedBytes}::bigint
-      order by starts`,
+      SELECT name, starts, ends FROM missing
+      WHERE (is_ahead OR records > 0) AND records <= ${mostMoved}
+        AND pg_relation_size('activity_default') < ${mostScannedBytes}::bigint
+      ORDER BY starts`,
   )
   for (const { name, starts, ends } of missing) {
     // DDL takes no parameters. All three were computed by the database from a time.
@@ -146,22 +147,22 @@ export async function makePartitions(database: Database, retentionDays: number):
  */
 function partitionStatement(name: string, starts: string, ends: string): string {
   return `
-    do $maintenance$ begin
-      perform pg_advisory_xact_lock(${partitionLock});
-      perform set_config('lock_timeout', '${lockWaitMs}ms', true);
+    DO $maintenance$ BEGIN
+      PERFORM pg_advisory_xact_lock(${partitionLock});
+      PERFORM set_config('lock_timeout', '${lockWaitMs}ms', true);
       -- Not to_regclass: its cache does not notice what another session made while we waited for the lock.
-      if exists (
-        select from pg_class made join pg_class log using (relnamespace)
-        where made.relname = '${name}' and log.oid = 'activity'::regclass
-      ) then return; end if;
-      lock table activity_default in access exclusive mode;
-      create table ${name} (like activity including all);
-      with moved as (
-        delete from activity_default
-        where occurred_at >= '${starts}' and occurred_at < '${ends}' returning *
-      ) insert into ${name} select * from moved;
-      alter table activity attach partition ${name} for values from ('${starts}') to ('${ends}');
-    end $maintenance$`
+      IF EXISTS (
+        SELECT FROM pg_class made JOIN pg_class log USING (relnamespace)
+        WHERE made.relname = '${name}' AND log.oid = 'activity'::regclass
+      ) THEN RETURN; END IF;
+      LOCK TABLE activity_default IN ACCESS EXCLUSIVE MODE;
+      CREATE TABLE ${name} (LIKE activity INCLUDING ALL);
+      WITH moved AS (
+        DELETE FROM activity_default
+        WHERE occurred_at >= '${starts}' AND occurred_at < '${ends}' RETURNING *
+      ) INSERT INTO ${name} SELECT * FROM moved;
+      ALTER TABLE activity ATTACH PARTITION ${name} FOR VALUES FROM ('${starts}') TO ('${ends}');
+    END $maintenance$`
 }
 
 /** Runs a statement that gives up when it has to wait for a lock, again and again; false when it never got them. */
@@ -171,11 +172,9 @@ async function withShortLocks(database: Database, statement: string): Promise<bo
       await database.run(() => database.sql.unsafe(statement))
       return true
     } catch (error) {
-      if (faultCodeOf(error) !== LOCK_NOT_AVAILABLE) throw error
+      if (faultCodeOf(error) !== sqlStates.lockNotAvailable) throw error
     }
     await sleep(lockPauseMs * (0.5 + Math.random()))
   }
   return false
 }
-
-const LOCK_NOT_AVAILABLE = '55P03'

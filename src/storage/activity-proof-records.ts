@@ -4,6 +4,7 @@ import type { Database } from './database.ts'
 import { removedPartitions } from './activity-partitions.ts'
 import { exactColumns } from './activity-rows.ts'
 import { activityCheckpoint, activityRemoval } from './schema/activity-proof.ts'
+import { sqlStates } from './sql-states.ts'
 import { faultCodeOf } from './storage-fault.ts'
 
 /** Everything is asked in pages, each well within the time that a statement may take. */
@@ -119,9 +120,7 @@ export function createActivityProofRecords(database: Database): ActivityProofRec
   }
 }
 
-const UNDEFINED_TABLE = '42P01'
-
 /** A removed partition is dropped while others read it. */
 function unlessGone(error: unknown): undefined {
-  if (faultCodeOf(error) !== UNDEFINED_TABLE) throw error
+  if (faultCodeOf(error) !== sqlStates.undefinedTable) throw error
 }

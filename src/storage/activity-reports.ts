@@ -15,6 +15,7 @@ import {
 import { before, exactly, spanOf, weekOf } from './activity-span.ts'
 import { csvHead, csvLine, exactTime, jsonLine } from './activity-text.ts'
 import type { Database } from './database.ts'
+import { sqlStates } from './sql-states.ts'
 import { faultCodeOf } from './storage-fault.ts'
 
 /** Nothing is planned ahead here: what these go over differs by millions of records. */
@@ -27,12 +28,9 @@ const lengths: Readonly<Record<ActivityBucket, string>> = {
 }
 
 /** Records of one statement of an export: some 15 ms and 0.8 MB of text. */
-const PIECE = 2000
+const rowsPerPiece = 2000
 /** So few shapes are looked for by index. */
-const FEW_SHAPES = 8
-
-/** Cancelled by `statement_timeout`, or by us. */
-const QUERY_CANCELED = '57014'
+const mostShapesByIndex = 8
 
 /** The parts of a WHERE, and their values. */
 type Conditions = { readonly texts: readonly string[]; readonly values: readonly unknown[] }
@@ -69,7 +67,8 @@ export function createActivityReports(database: Database): ActivityReports {
           count: row.count,
         }))
       } catch (error) {
-        if (faultCodeOf(error) === QUERY_CANCELED) return 'too_long'
+        // By `statement_timeout`, or by us.
+        if (faultCodeOf(error) === sqlStates.queryCanceled) return 'too_long'
         throw error
       }
     },
@@ -105,7 +104,7 @@ export function createActivityReports(database: Database): ActivityReports {
         SELECT string_agg(line, '') AS text, count(*)::int AS count, min((exactly || id) COLLATE "C") AS last FROM (
           SELECT id, exactly, ${format === 'csv' ? csvLine : jsonLine} AS line FROM (
             SELECT *, ${exactTime} AS exactly FROM activity
-            WHERE ${texts.join(' AND ')} ORDER BY occurred_at DESC, id DESC LIMIT ${PIECE}
+            WHERE ${texts.join(' AND ')} ORDER BY occurred_at DESC, id DESC LIMIT ${rowsPerPiece}
           ) AS found ORDER BY occurred_at DESC, id DESC
         ) AS written`
       isReading = true
@@ -134,9 +133,9 @@ export function createActivityReports(database: Database): ActivityReports {
         for (;;) {
           const row: Awaited<typeof piece> = await piece
           const last = row?.last ?? undefined
-          const isLast = last === undefined || row?.count !== PIECE
+          const isLast = last === undefined || row?.count !== rowsPerPiece
           if (!isLast) {
-            position = { occurredAt: last.slice(0, TIME_LENGTH), id: last.slice(TIME_LENGTH) }
+            position = { occurredAt: last.slice(0, timeLength), id: last.slice(timeLength) }
             piece = read(position, exactly(week))
             // Whoever leaves while it is read does not wait for it.
             piece.catch(() => {})
@@ -159,8 +158,8 @@ export function createActivityReports(database: Database): ActivityReports {
   async function cancel(mark: string): Promise<void> {
     await run(
       () => sql`
-        select pg_cancel_backend(pid) from pg_stat_activity
-        where datname = current_database() and state = 'active' and starts_with(query, ${mark})`,
+        SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+        WHERE datname = current_database() AND state = 'active' AND starts_with(query, ${mark})`,
     )
   }
 
@@ -209,7 +208,7 @@ export function createActivityReports(database: Database): ActivityReports {
     if (shapes.every(({ uncommon }) => uncommon)) {
       texts.push(isUncommon)
       anyOf(kindOfRecord, 'bigint', [...new Set(shapes.map(({ kind }) => kind))])
-    } else if (shapes.length <= FEW_SHAPES) {
+    } else if (shapes.length <= mostShapesByIndex) {
       anyOf(
         shapeOfRecord,
         'bigint',
@@ -221,7 +220,7 @@ export function createActivityReports(database: Database): ActivityReports {
 }
 
 /** As long as `exactTime` is. */
-const TIME_LENGTH = '2026-11-21T12:00:00.000000Z'.length
+const timeLength = '2026-11-21T12:00:00.000000Z'.length
 
 function within(
   { texts, values }: Conditions,

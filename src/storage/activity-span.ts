@@ -25,22 +25,22 @@ export function spanOf(
 export function before(instant: Date): ActivityPosition {
   const last = instant.getTime() - 1
   const occurredAt =
-    last < FIRST_INSTANT_MS ? '-infinity' : new Date(last).toISOString().replace('Z', '999Z')
+    last < firstInstantMs ? '-infinity' : new Date(last).toISOString().replace('Z', '999Z')
   return { occurredAt, id: highestId }
 }
 
 /** Of the year 1: what was earlier is written in another way. */
-const FIRST_INSTANT_MS = Date.parse('0001-01-01T00:00:00Z')
+const firstInstantMs = Date.parse('0001-01-01T00:00:00Z')
 
 /** As the database writes it: `2026-11-21T12:00:00.000000Z`. */
 export function exactly(instant: Date): string {
   return instant.toISOString().replace('Z', '000Z')
 }
 
-const WEEK_MS = 7 * 86_400_000
-const FIRST_MONDAY_MS = Date.UTC(1970, 0, 5)
+const weekMs = 7 * 86_400_000
+const firstMondayMs = Date.UTC(1970, 0, 5)
 
 /** The Monday 00:00 UTC that begins the week of an instant: where a partition begins. */
 export function weekOf(instantMs: number): Date {
-  return new Date(Math.floor((instantMs - FIRST_MONDAY_MS) / WEEK_MS) * WEEK_MS + FIRST_MONDAY_MS)
+  return new Date(Math.floor((instantMs - firstMondayMs) / weekMs) * weekMs + firstMondayMs)
 }

@@ -81,21 +81,21 @@ const statements = {
 } as const
 
 /** So many neighbours in the log are walked through in the time of ten reads by key; */
-const MANY = 5000
+const rowsWalkedTogether = 5000
 /** and so many records that lie apart; */
-const FEW = 2000
+const rowsWalkedApart = 2000
 /** so many cost less than to look for each kind by itself. */
-const SOME = 400
+const rowsWalkedBeforeKinds = 400
 /** As many shapes or kinds are looked for without looking at the newest records first. */
-const FEW_KEYS = 16
+const mostKeysAtOnce = 16
 /** For more a walk through everything is no worse. */
-const MOST_KEYS = 400
+const mostKeysSought = 400
 
-const DAY_MS = 86_400_000
+const dayMs = 86_400_000
 /** Of the clocks that an id and its record were made by: it is the same one, unless another program wrote them. */
-const ID_TOLERANCE_MS = 1000
+const idToleranceMs = 1000
 /** End of the year 9999: what comes later is written in a way that the database does not read. */
-const LAST_INSTANT_MS = Date.UTC(10_000, 0) - 1
+const lastInstantMs = Date.UTC(10_000, 0) - 1
 
 type Shape = { readonly shape: string; readonly kind: string; readonly uncommon: boolean }
 type ShownRow = RecordRow & { readonly exactly: string }
@@ -129,8 +129,8 @@ export function createActivityStore(database: Database): ActivityStore {
       const ms = timeOfId(id)
       if (ms === undefined) return findIn(id, '-infinity', 'infinity')
       return (
-        (await findIn(id, at(ms - ID_TOLERANCE_MS), at(ms + ID_TOLERANCE_MS))) ??
-        (await findIn(id, at(ms - DAY_MS), at(ms + DAY_MS)))
+        (await findIn(id, at(ms - idToleranceMs), at(ms + idToleranceMs))) ??
+        (await findIn(id, at(ms - dayMs), at(ms + dayMs)))
       )
     },
 
@@ -179,10 +179,10 @@ export function createActivityStore(database: Database): ActivityStore {
     const kinds = [...new Set(shapes.map(({ kind }) => kind))]
 
     if (userId !== undefined) {
-      if (actorId !== undefined && !(await haveMore(actorId, FEW))) {
+      if (actorId !== undefined && !(await haveMore(actorId, rowsWalkedApart))) {
         return everything(statements.ofActors)
       }
-      if (!allUncommon || kinds.length > MOST_KEYS) return everything(statements.ofPeople)
+      if (!allUncommon || kinds.length > mostKeysSought) return everything(statements.ofPeople)
       return inTurn(statements.ofPeopleUncommon, kinds)
     }
     if (!isByShape) return everything(actorId === undefined ? statements.all : statements.ofActors)
@@ -190,20 +190,23 @@ export function createActivityStore(database: Database): ActivityStore {
     const isByKind = allUncommon && filter.upstream === undefined && filter.issuer === undefined
     const keys = isByKind ? kinds : shapes.map(({ shape }) => shape)
     const byKey = isByKind ? statements.ofKinds : statements.ofShapes
-    const isMany = keys.length > FEW_KEYS
+    const isMany = keys.length > mostKeysAtOnce
     // What is frequent among the uncommon is found here already, whoever acted.
     if (isByKind || (isMany && actorId === undefined)) {
       const statement = allUncommon ? statements.newestUncommon : statements.newest
-      const found = await newest(statement, isMany && actorId === undefined ? MANY : SOME)
+      const found = await newest(
+        statement,
+        isMany && actorId === undefined ? rowsWalkedTogether : rowsWalkedBeforeKinds,
+      )
       if (found.length === count) return found
     }
     if (actorId !== undefined) {
-      const found = await newest(statements.newestOfActors, FEW)
-      if (found.length === count || !(await haveMore(actorId, FEW))) return found
+      const found = await newest(statements.newestOfActors, rowsWalkedApart)
+      if (found.length === count || !(await haveMore(actorId, rowsWalkedApart))) return found
       // Many keys that are not uncommon are much of the log, and some of it this actor's.
       if (isMany && !allUncommon) return everything(statements.ofActors)
     }
-    if (keys.length <= MOST_KEYS) return inTurn(byKey, keys)
+    if (keys.length <= mostKeysSought) return inTurn(byKey, keys)
     if (actorId !== undefined) return everything(statements.ofActors)
     return everything(allUncommon ? statements.uncommon : statements.all)
 
@@ -273,5 +276,5 @@ function timeOfId(id: string): number | undefined {
 }
 
 function at(instantMs: number): string {
-  return new Date(Math.min(Math.max(instantMs, 0), LAST_INSTANT_MS)).toISOString()
+  return new Date(Math.min(Math.max(instantMs, 0), lastInstantMs)).toISOString()
 }

@@ -4,7 +4,7 @@ type Codec = {
 }
 
 /** Object ids of PostgreSQL's built-in element types and their array types; fixed in every version. */
-export const ARRAY_TYPES: readonly Codec[] = [
+export const arrayTypes: readonly Codec[] = [
   { element: 16, array: 1000 }, // boolean
   { element: 17, array: 1001 }, // bytea
   { element: 20, array: 1016 }, // bigint

@@ -2,17 +2,17 @@ import postgres from 'postgres'
 import { isOperatorError, OperatorError } from '../core/operator-error.ts'
 import type { Secret } from '../core/secret.ts'
 import { type DatabaseAddress, readDatabaseAddress } from './database-address.ts'
-import { CALL_DEADLINE_MS, withDeadline } from './deadline.ts'
+import { callDeadlineMs, withDeadline } from './deadline.ts'
 import { toStorageFault } from './storage-fault.ts'
 
 export type Sql = postgres.Sql<{ bigint: number }>
 
-const CONNECT_TIMEOUT_SECONDS = 5
-const RECONNECT_PAUSE_SECONDS = 0.05
-const OLDEST_MAJOR_VERSION = 15
+const connectTimeoutSeconds = 5
+const reconnectPauseSeconds = 0.05
+const oldestMajorVersion = 15
 
 /** What a server's refusal to let us in means for the operator, by SQLSTATE. */
-const REFUSALS: Readonly<Record<string, string>> = {
+const refusals: Readonly<Record<string, string>> = {
   '28000': 'it refuses this user or this way of connecting (SQLSTATE 28000). See its pg_hba.conf.',
   '28P01': 'it refuses the user or the password in database.url (SQLSTATE 28P01).',
   '3D000': 'the database that database.url names does not exist (SQLSTATE 3D000). Create it first.',
@@ -20,7 +20,7 @@ const REFUSALS: Readonly<Record<string, string>> = {
     'it has no connection left (SQLSTATE 53300). Raise its max_connections or lower database.pool.',
 }
 
-const CONNECTION_SETTINGS = {
+const connectionSettings = {
   application_name: 'onbehalf',
   statement_timeout: 5000,
   lock_timeout: 2000,
@@ -33,13 +33,13 @@ const CONNECTION_SETTINGS = {
 export async function requireVersion(sql: Sql, address: DatabaseAddress) {
   const [row] = await withDeadline(
     () => sql<{ version: number }[]>`select current_setting('server_version_num')::int as version`,
-    CALL_DEADLINE_MS / 2,
+    callDeadlineMs / 2,
   )
   const major = Math.floor((row?.version ?? 0) / 10_000)
-  if (major < OLDEST_MAJOR_VERSION) {
+  if (major < oldestMajorVersion) {
     throw new OperatorError(
       'database_too_old',
-      `The database at ${address.label} is PostgreSQL ${major}; onbehalf needs ${OLDEST_MAJOR_VERSION} or newer.`,
+      `The database at ${address.label} is PostgreSQL ${major}; onbehalf needs ${oldestMajorVersion} or newer.`,
     )
   }
 }
@@ -48,7 +48,7 @@ export async function requireVersion(sql: Sql, address: DatabaseAddress) {
 export function unreachable(address: DatabaseAddress, error: unknown): OperatorError {
   const fault = toStorageFault(error)
   const advice =
-    REFUSALS[fault.code ?? ''] ??
+    refusals[fault.code ?? ''] ??
     `it does not answer (${fault.code ?? fault.name}). Is it running, and is database.url right?`
   return new OperatorError(
     'database_unreachable',
@@ -103,7 +103,7 @@ export function connectListener(
     ...listening,
     idle_timeout: 0,
     max_lifetime: null,
-    connection: { ...CONNECTION_SETTINGS, application_name: 'onbehalf notices' },
+    connection: { ...connectionSettings, application_name: 'onbehalf notices' },
     onclose: on.onClose,
   })
 }
@@ -116,15 +116,15 @@ function connectOptions(
   return {
     socket: address.socket,
     max,
-    connect_timeout: CONNECT_TIMEOUT_SECONDS,
+    connect_timeout: connectTimeoutSeconds,
     // How long a slot rests after its end. The default grows to 20 s, which the first call after an outage would wait for.
-    backoff: () => RECONNECT_PAUSE_SECONDS,
+    backoff: () => reconnectPauseSeconds,
     // Asked for on every new connection otherwise, and a connection that dies meanwhile would end the process with an
-    // unhandled rejection. Array types are built in and known (ARRAY_TYPES).
+    // unhandled rejection. Array types are built in and known (arrayTypes).
     fetch_types: false,
     onnotice: () => {},
     ...(onStatement === undefined ? {} : { debug: onStatement }),
-    connection: { ...CONNECTION_SETTINGS, ...settings },
+    connection: { ...connectionSettings, ...settings },
     types: { bigint: { to: 20, from: [20], parse: Number, serialize: String } },
   }
 }

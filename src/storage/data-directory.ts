@@ -27,7 +27,7 @@ export type DataDirectory = {
 }
 
 /** The longest path that the address of a unix socket holds: 108 bytes on Linux, 104 on macOS, one of them a NUL. */
-export const SOCKET_PATH_BYTES = 103
+export const socketPathBytes = 103
 
 const lockPrefix = 'lock.'
 const unfinishedPrefix = 'locking.'
@@ -186,7 +186,7 @@ function answers(path: string): Promise<boolean> {
 
 /** Reaches a socket whose path is too long for an address through a link that lives only meanwhile. */
 async function withShortPath<T>(path: string, use: (path: string) => Promise<T>): Promise<T> {
-  if (Buffer.byteLength(path) <= SOCKET_PATH_BYTES) return use(path)
+  if (Buffer.byteLength(path) <= socketPathBytes) return use(path)
   const short = await mkdtemp(join(os.tmpdir(), 'onbehalf-'))
   const link = join(short, 'd')
   try {

@@ -12,7 +12,7 @@ export type DatabaseAddress = {
 }
 
 /** libpq parameters that postgres.js would send to the server as settings, which refuses them with an unclear error. */
-const UNSUPPORTED_PARAMETERS: Readonly<Record<string, string>> = {
+const unsupportedParameters: Readonly<Record<string, string>> = {
   channel_binding: 'remove it',
   gssencmode: 'remove it',
   hostaddr: 'write the address as the host',
@@ -25,7 +25,7 @@ const UNSUPPORTED_PARAMETERS: Readonly<Record<string, string>> = {
 }
 
 /** How long one of several hosts may take to accept before the next is tried. */
-const HOST_TIMEOUT_MS = 2000
+const hostTimeoutMs = 2000
 
 /**
  * Reads a PostgreSQL URL: TCP by name, IPv4 or IPv6, several hosts, or a unix socket (`?host=/dir`, or the directory
@@ -91,7 +91,7 @@ function parse(url: string): URL {
     throw invalid(unreadable)
   }
   for (const name of parsed.searchParams.keys()) {
-    const advice = UNSUPPORTED_PARAMETERS[name]
+    const advice = unsupportedParameters[name]
     if (advice !== undefined) throw invalid(`its parameter ${name} is not supported: ${advice}`)
   }
   return parsed
@@ -161,7 +161,7 @@ function connected(target: TcpTarget): Promise<net.Socket> {
     const socket = prepared(net.connect(target), target)
     const timer = setTimeout(() => {
       socket.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' }))
-    }, HOST_TIMEOUT_MS)
+    }, hostTimeoutMs)
     const onError = (error: Error) => {
       clearTimeout(timer)
       reject(error)

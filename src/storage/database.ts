@@ -11,10 +11,11 @@ import {
   unreachable,
 } from './connections.ts'
 import { readDatabaseAddress } from './database-address.ts'
-import { CALL_DEADLINE_MS, CALL_TIMEOUT, withDeadline } from './deadline.ts'
+import { callDeadlineMs, callTimedOut, withDeadline } from './deadline.ts'
 import { startHeartbeat } from './heartbeat.ts'
 import { useNativeTypes } from './native-types.ts'
 import * as schema from './schema/index.ts'
+import { sqlStates } from './sql-states.ts'
 import { rootOf, StorageFault, storageUnavailable } from './storage-fault.ts'
 import { trackSockets } from './tracked-sockets.ts'
 
@@ -42,9 +43,9 @@ export type Database = {
   readonly close: () => Promise<void>
 }
 
-const CLOSE_WITHIN_MS = 5000
-const FAREWELL_MS = 500
-const BEAT_DEADLINE_MS = 5000
+const closeWithinMs = 5000
+const farewellMs = 500
+const beatDeadlineMs = 5000
 
 /** What is asked again and again on a connection of its own, so that a pool that is busy does not look like a database that is gone. */
 export type Beat = {
@@ -102,11 +103,11 @@ export async function openDatabases<Name extends string>(options: {
     async beat() {
       sockets.mark()
       await sockets.settled()
-      return withDeadline(() => beat.ask(beatSql), BEAT_DEADLINE_MS)
+      return withDeadline(() => beat.ask(beatSql), beatDeadlineMs)
     },
     onFailure(error) {
       // Half-open connections: nothing comes back, and nothing says so.
-      if (error instanceof StorageFault && error.code === CALL_TIMEOUT) sockets.destroySilent()
+      if (error instanceof StorageFault && error.code === callTimedOut) sockets.destroySilent()
     },
   })
   try {
@@ -124,17 +125,17 @@ export async function openDatabases<Name extends string>(options: {
   const close = async () => {
     heartbeat.stop()
     // The driver would wait for statements that it has long reported as failed, so the waiting is done here.
-    await waitAtMost(Promise.allSettled(running), CLOSE_WITHIN_MS)
+    await waitAtMost(Promise.allSettled(running), closeWithinMs)
     await Promise.all(opened.map((sql) => sql.end({ timeout: 0 })))
     // A server that does not answer the farewell would keep the process alive.
-    setTimeout(sockets.destroyAll, FAREWELL_MS).unref()
+    setTimeout(sockets.destroyAll, farewellMs).unref()
   }
 
   const runStatement = async <T>(statement: () => PromiseLike<T>, slots: number): Promise<T> => {
     for (let attempt = 0; ; attempt += 1) {
       try {
         await sockets.settled()
-        return withoutHoles(await withDeadline(statement, CALL_DEADLINE_MS))
+        return withoutHoles(await withDeadline(statement, callDeadlineMs))
       } catch (error) {
         if (isBrokerError(error)) throw error
         if (attempt < slots && wasNeverSent(error)) continue
@@ -193,5 +194,7 @@ function withoutHoles<T>(answer: T): T {
  */
 function wasNeverSent(error: unknown): boolean {
   const { code, severity } = rootOf(error) as { code?: unknown; severity?: unknown }
-  return severity === 'FATAL' && (code === '57P01' || code === '57P02')
+  return (
+    severity === 'FATAL' && (code === sqlStates.adminShutdown || code === sqlStates.crashShutdown)
+  )
 }

@@ -1,4 +1,5 @@
 import { performance } from 'node:perf_hooks'
+import { sqlStates } from './sql-states.ts'
 
 export type Heartbeat = {
   /** Settles with the first beat; rejects as it did. */
@@ -10,9 +11,8 @@ export type Heartbeat = {
 }
 
 /** How long a database that is starting up is waited for. */
-const STARTING_UP_MS = 10_000
-const STARTING_UP_RETRY_MS = 250
-const CANNOT_CONNECT_NOW = '57P03'
+const startingUpMs = 10_000
+const startingUpRetryMs = 250
 
 /** Asks the database again and again whether it is there. One question at a time. */
 export function startHeartbeat(options: {
@@ -51,15 +51,16 @@ export function startHeartbeat(options: {
   }
 
   const first = async () => {
-    const giveUpAt = performance.now() + STARTING_UP_MS
+    const giveUpAt = performance.now() + startingUpMs
     for (;;) {
       try {
         await beat()
         return
       } catch (error) {
-        const startingUp = (error as { code?: unknown } | undefined)?.code === CANNOT_CONNECT_NOW
+        const startingUp =
+          (error as { code?: unknown } | undefined)?.code === sqlStates.cannotConnectNow
         if (!startingUp || performance.now() > giveUpAt) throw error
-        await new Promise((resolve) => setTimeout(resolve, STARTING_UP_RETRY_MS))
+        await new Promise((resolve) => setTimeout(resolve, startingUpRetryMs))
       }
     }
   }

@@ -4,6 +4,7 @@ import { isOperatorError, OperatorError } from '../core/operator-error.ts'
 import type { Secret } from '../core/secret.ts'
 import { connectOnce } from './connections.ts'
 import type { Database } from './database.ts'
+import { sqlStates } from './sql-states.ts'
 import { storageUnavailable } from './storage-fault.ts'
 
 /** Beside `src` and beside `dist`: the same two steps up from either. */
@@ -52,7 +53,7 @@ export async function migrate(url: Secret): Promise<number> {
     return missing.length
   } catch (error) {
     if (isOperatorError(error)) throw error
-    if ((error as { code?: unknown }).code === '55P03') {
+    if ((error as { code?: unknown }).code === sqlStates.lockNotAvailable) {
       throw new OperatorError(
         'migration_locked',
         `Another migration has been running on this database for ${lockTimeoutMs / 1000} s. Wait for its end, or end its session, and try again.`,

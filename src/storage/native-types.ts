@@ -1,5 +1,5 @@
 import type postgres from 'postgres'
-import { ARRAY_TYPES, parseArray, serializeArray } from './array-codec.ts'
+import { arrayTypes, parseArray, serializeArray } from './array-codec.ts'
 
 /** drizzle switches off the codecs of dates and JSON for the whole client; raw statements need them. */
 export function useNativeTypes(sql: postgres.Sql<{ bigint: number }>): void {
@@ -18,7 +18,7 @@ export function useNativeTypes(sql: postgres.Sql<{ bigint: number }>): void {
   const { typeArrayMap } = (
     sql.options as unknown as { shared: { typeArrayMap: Record<number, number> } }
   ).shared
-  for (const { element, array } of ARRAY_TYPES) {
+  for (const { element, array } of arrayTypes) {
     const parse = parsers[element] ?? String
     const serialize = serializers[element] ?? String
     parsers[array] = (text: string) => parseArray(text, parse)

@@ -18,8 +18,8 @@ export type TrackedSockets = {
 }
 
 /** The driver hears of a close in the same turn, over TLS some turns later; on a busy machine a turn takes as long as it takes. */
-const AFTERMATH_MS = 5
-const AFTERMATH_TURNS = 10
+const aftermathMs = 5
+const aftermathTurns = 10
 
 export function trackSockets(): TrackedSockets {
   const open = new Map<Socket, Tracked>()
@@ -34,8 +34,8 @@ export function trackSockets(): TrackedSockets {
         state.closedAt = now
         countTurns(state)
       }
-      const isOver = state.closedAt !== undefined && now - state.closedAt > AFTERMATH_MS
-      if (isOver && state.turns >= AFTERMATH_TURNS) open.delete(socket)
+      const isOver = state.closedAt !== undefined && now - state.closedAt > aftermathMs
+      if (isOver && state.turns >= aftermathTurns) open.delete(socket)
       else dying = true
     }
     return dying
@@ -74,6 +74,6 @@ type Tracked = {
 function countTurns(state: Tracked): void {
   setImmediate(() => {
     state.turns += 1
-    if (state.turns < AFTERMATH_TURNS) countTurns(state)
+    if (state.turns < aftermathTurns) countTurns(state)
   })
 }

@@ -27,7 +27,7 @@ export type WriterThreadData = {
   readonly meter: SharedArrayBuffer
 }
 
-const REOPEN_AFTER_MS = 1000
+const reopenAfterMs = 1000
 
 /**
  * Starts the writer: in a thread of its own, and in this one where the program runs from its sources, which is so in tests only
@@ -66,7 +66,7 @@ export function openWriter({ databaseUrl, ...setting }: WriterSetting): SpoolWri
         if (!isOperatorError(error) && !isBrokerError(error)) throw error
         await new Promise<void>((resolve) => {
           wake = resolve
-          setTimeout(resolve, REOPEN_AFTER_MS)
+          setTimeout(resolve, reopenAfterMs)
         })
       }
     }

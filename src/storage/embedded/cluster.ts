@@ -5,7 +5,7 @@ import os from 'node:os'
 import { join } from 'node:path'
 import { OperatorError } from '../../core/operator-error.ts'
 import { Secret } from '../../core/secret.ts'
-import { SOCKET_PATH_BYTES } from '../data-directory.ts'
+import { socketPathBytes } from '../data-directory.ts'
 import type { Binaries } from './binaries.ts'
 import { databaseEnvironment, type OperatingUser } from './operating-user.ts'
 
@@ -21,8 +21,8 @@ export type ClusterPaths = {
   readonly state: string
 }
 
-const DATABASE_USER = 'onbehalf'
-export const SOCKET_PORT = 5432
+const databaseUser = 'onbehalf'
+export const socketPort = 5432
 
 export function clusterPaths(dataDir: string): ClusterPaths {
   return {
@@ -35,9 +35,9 @@ export function clusterPaths(dataDir: string): ClusterPaths {
 }
 
 export function socketUrl(socketDirectory: string, password: Secret): Secret {
-  const query = new URLSearchParams({ host: socketDirectory, port: `${SOCKET_PORT}` })
+  const query = new URLSearchParams({ host: socketDirectory, port: `${socketPort}` })
   return new Secret(
-    `postgres://${DATABASE_USER}:${password.reveal()}@localhost/postgres?${query.toString()}`,
+    `postgres://${databaseUser}:${password.reveal()}@localhost/postgres?${query.toString()}`,
   )
 }
 
@@ -101,7 +101,7 @@ async function createCluster(
   const data = join(unfinished, 'data')
   await writeFile(passwordFile, password.reveal(), { mode: 0o600 })
   if (user.owner !== undefined) await chown(passwordFile, user.owner.uid, user.owner.gid)
-  const args = ['-D', data, '-U', DATABASE_USER, '--pwfile', passwordFile]
+  const args = ['-D', data, '-U', databaseUser, '--pwfile', passwordFile]
   args.push('--auth-local=scram-sha-256', '--auth-host=reject', '--encoding=UTF8', '--no-locale')
   // 1 MiB files of the write-ahead log instead of 16: a new directory takes 31 MB.
   args.push('--wal-segsize=1', '--no-instructions')
@@ -168,8 +168,8 @@ export async function makeSocketDirectory(
   user: OperatingUser,
 ): Promise<string> {
   await rm(paths.run, { recursive: true, force: true })
-  const socket = join(paths.run, `.s.PGSQL.${SOCKET_PORT}`)
-  if (Buffer.byteLength(socket) <= SOCKET_PATH_BYTES) {
+  const socket = join(paths.run, `.s.PGSQL.${socketPort}`)
+  if (Buffer.byteLength(socket) <= socketPathBytes) {
     await makeOwned(paths.run, user)
     return paths.run
   }

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { OperatorError } from '../../core/operator-error.ts'
 import type { Binaries } from './binaries.ts'
-import { type ClusterPaths, SOCKET_PORT } from './cluster.ts'
+import { type ClusterPaths, socketPort } from './cluster.ts'
 import { databaseEnvironment, type OperatingUser } from './operating-user.ts'
 
 /** One run of the server. */
@@ -22,7 +22,7 @@ const immediateShutdownMs = 5000
 
 const settings: Readonly<Record<string, string>> = {
   listen_addresses: '',
-  port: `${SOCKET_PORT}`,
+  port: `${socketPort}`,
   unix_socket_permissions: '0700',
   max_connections: '60',
   shared_buffers: '32MB',
