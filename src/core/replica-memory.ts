@@ -1,9 +1,9 @@
 import type { PersonId } from './caller.ts'
 import type { CredentialMemory } from './credential-memory.ts'
 import { memoryKey } from './credential-memory.ts'
-import type { createCredentialResolver } from './credential-resolver.ts'
 import type { createCutOffs } from './cut-offs.ts'
 import type { ReplicaMemory } from './ports/replicas.ts'
+import type { Renewals } from './renewals.ts'
 import type { Upstream } from './upstream.ts'
 
 /**
@@ -16,21 +16,21 @@ export function createReplicaMemory(ports: {
   /** The gateway's. */
   readonly sessions: Pick<CredentialMemory, 'forget' | 'forgetAll'>
   readonly cutOffs: Pick<ReturnType<typeof createCutOffs>, 'note'>
-  readonly resolver: Pick<ReturnType<typeof createCredentialResolver>, 'startAfresh'>
+  readonly renewals: Pick<Renewals, 'startAfresh'>
   /** The calls that are open with a credential. */
   readonly openCalls: {
     readonly change: (person: PersonId, upstream: string | undefined) => void
     readonly cut: (person: PersonId, upstream: string | undefined) => void
   }
 }): ReplicaMemory {
-  const { upstreams, credentials, sessions, cutOffs, resolver, openCalls } = ports
+  const { upstreams, credentials, sessions, cutOffs, renewals, openCalls } = ports
 
   function forget(person: PersonId, upstream: string | undefined): void {
     for (const name of upstream === undefined ? upstreams.keys() : [upstream]) {
       const key = memoryKey(person, name)
       credentials.forget(key)
       sessions.forget(key)
-      resolver.startAfresh(key)
+      renewals.startAfresh(key)
     }
   }
 
@@ -46,7 +46,7 @@ export function createReplicaMemory(ports: {
     forgetAll() {
       credentials.forgetAll()
       sessions.forgetAll()
-      resolver.startAfresh()
+      renewals.startAfresh()
     },
     cutOff: (person, cutOff) => cutOffs.note(person, cutOff),
   }

@@ -20,10 +20,12 @@ import type { Notices } from '../core/ports/notices.ts'
 import type { Replicas } from '../core/ports/replicas.ts'
 import type { Timer } from '../core/ports/timer.ts'
 import { createRefreshCoordinator } from '../core/refresh-coordinator.ts'
+import { createRenewals } from '../core/renewals.ts'
 import { createReplicaMemory } from '../core/replica-memory.ts'
 import { createResolutionRecorder } from '../core/resolution-recorder.ts'
 import type { Secret } from '../core/secret.ts'
 import { createServerChanges } from '../core/server-changes.ts'
+import { createStoredCredentials } from '../core/stored-credentials.ts'
 import { createTokenEndpoints } from '../core/token-endpoints.ts'
 import type { Upstream } from '../core/upstream.ts'
 import { waitAtMost } from '../core/wait-at-most.ts'
@@ -218,9 +220,10 @@ export function compose(options: {
     stopwatch,
     random: Math.random,
   })
-  const resolver = createCredentialResolver({
-    credentials,
-    memory,
+  const stored = createStoredCredentials({ credentials, memory, storage: databases.replica })
+  const serverChanges = createServerChanges({ discovery })
+  const renewals = createRenewals({
+    stored,
     refresh,
     acquirer: createCredentialAcquirer({
       credentials,
@@ -233,8 +236,16 @@ export function compose(options: {
       stopwatch,
       random: Math.random,
     }),
+    serverChanges,
+    records: resolutions,
+    clock,
+  })
+  const resolver = createCredentialResolver({
+    stored,
+    memory,
+    renewals,
     connector,
-    serverChanges: createServerChanges({ discovery }),
+    serverChanges,
     policy: hooks.policy,
     records: resolutions,
     storage: databases.replica,
@@ -247,7 +258,7 @@ export function compose(options: {
     credentials: memory,
     sessions: sessionMemory,
     cutOffs,
-    resolver,
+    renewals,
     openCalls,
   })
   databases.replica.keeps(replicaMemory)
@@ -258,7 +269,7 @@ export function compose(options: {
     storesSubjectTokens: config.identity.login?.storeSubjectToken === true,
     due: createDueRenewals(databases.calls),
     renew: (renewal, upstream) =>
-      resolver.renewAhead(systemRequest(renewal, upstream, clock.now()), renewal.generation),
+      renewals.renewAhead(systemRequest(renewal, upstream, clock.now()), renewal.generation),
     clock,
     timer: unheldTimer,
     random: Math.random,
@@ -382,7 +393,7 @@ export function compose(options: {
       discovery.stop()
       await gateway.stop()
       const graceEndsAt = performance.now() + graceMs
-      await waitAtMost(Promise.all([background.stop(), resolver.idle()]), graceMs)
+      await waitAtMost(Promise.all([background.stop(), renewals.idle()]), graceMs)
       await refresh.stop(Math.max(0, graceEndsAt - performance.now()))
       await recorder.stop()
       await proof.stop()
