@@ -5,6 +5,7 @@ import type { AcquisitionAttempt, AcquisitionAttempts } from '../core/ports/acqu
 import type { SetbackKind } from '../core/setback.ts'
 import type { Database } from './database.ts'
 import { credentialSubject, notify } from './notice-channel.ts'
+import { isOwn } from './own-row.ts'
 import { pauseServer } from './token-endpoint-pauses.ts'
 
 const exchange = 'exchange'
@@ -23,9 +24,7 @@ type StateRow = {
 export function createAcquisitionAttempts(database: Database): AcquisitionAttempts {
   const { run, sql } = database
   const lease = sql`make_interval(secs => ${leaseSeconds})`
-  const isOf = (key: CredentialKey) => sql`
-    acquisition_attempt.issuer = ${key.issuer} AND acquisition_attempt.user_id = ${key.userId}
-    AND acquisition_attempt.upstream = ${key.upstream}`
+  const isOf = (key: CredentialKey) => isOwn(sql, 'acquisition_attempt', key)
   const isThis = (key: CredentialKey, { name, generation }: AcquisitionAttempt) => sql`
     ${isOf(key)} AND acquisition_attempt.name = ${name}
     AND acquisition_attempt.generation = ${generation}`

@@ -1,7 +1,8 @@
-import type { CredentialKey } from '../core/credential.ts'
 import type { ConnectRecords } from '../core/ports/connect-records.ts'
 import { toBinding } from './credential-records.ts'
 import type { Database } from './database.ts'
+import { isOwn } from './own-row.ts'
+import { textArray } from './text-array.ts'
 
 /** Ended links are kept so long that their person is told what became of them. */
 const keptAfterEnd = '1 day'
@@ -41,10 +42,6 @@ type FlowRow = {
 export function createConnectRecords(database: Database): ConnectRecords {
   const { run, sql } = database
 
-  const isOwn = (key: CredentialKey) => sql`
-    issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}`
-  const textArray = (values: readonly string[]) => sql`${sql.array([...values])}::text[]`
-
   /** A few with each new one, so that flows which nobody finished do not pile up between two runs of the maintenance. */
   const sweptFlows = sql`
     DELETE FROM connect_flow WHERE state_hash IN (
@@ -59,7 +56,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
             ticket_hash, issuer, user_id, upstream, return_to, scopes, claims, claims_hash, expires_at
           ) VALUES (
             ${ticket.ticketHash}, ${ticket.issuer}, ${ticket.userId}, ${ticket.upstream},
-            ${ticket.returnTo ?? null}, ${textArray(ticket.scopes)},
+            ${ticket.returnTo ?? null}, ${textArray(sql, ticket.scopes)},
             ${ticket.sealedClaims ?? null}, ${ticket.claimsHash ?? null},
             now() + ${lifetime}::interval
           )
@@ -98,8 +95,8 @@ export function createConnectRecords(database: Database): ConnectRecords {
         () => sql<[OfferRow]>`
           WITH open AS (
             SELECT ticket_hash, sealed_ticket, expires_at FROM connect_ticket
-            WHERE ${reuse} AND ${isOwn(candidate)}
-              AND scopes @> ${textArray(candidate.scopes)} AND scopes <@ ${textArray(candidate.scopes)}
+            WHERE ${reuse} AND ${isOwn(sql, 'connect_ticket', candidate)}
+              AND scopes @> ${textArray(sql, candidate.scopes)} AND scopes <@ ${textArray(sql, candidate.scopes)}
               AND claims_hash IS NOT DISTINCT FROM ${candidate.claimsHash ?? null}
               AND sealed_ticket IS NOT NULL AND used_at IS NULL
               AND expires_at > now() + interval '1 minute'
@@ -112,7 +109,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
             SELECT
               ${candidate.ticketHash}::bytea, ${candidate.sealedTicket}::bytea,
               ${candidate.issuer}::text, ${candidate.userId}::text, ${candidate.upstream}::text,
-              ${textArray(candidate.scopes)},
+              ${textArray(sql, candidate.scopes)},
               ${candidate.sealedClaims ?? null}::bytea, ${candidate.claimsHash ?? null}::bytea,
               now() + ${lifetime}::interval
             WHERE NOT EXISTS (SELECT 1 FROM open)
@@ -123,7 +120,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
             DELETE FROM connect_ticket WHERE ticket_hash IN (
               SELECT ticket_hash FROM connect_ticket WHERE ticket_hash IN (
                 SELECT ticket_hash FROM connect_ticket
-                WHERE EXISTS (SELECT 1 FROM made) AND ${isOwn(candidate)}
+                WHERE EXISTS (SELECT 1 FROM made) AND ${isOwn(sql, 'connect_ticket', candidate)}
                   AND sealed_ticket IS NOT NULL AND created_at < now() - interval '1 minute'
                 ORDER BY created_at DESC, ticket_hash OFFSET ${offeredTicketsPerUpstream}
               ) ORDER BY ticket_hash FOR UPDATE SKIP LOCKED)
@@ -163,7 +160,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
         () => sql`
           WITH used AS (
             UPDATE connect_ticket SET used_at = now()
-            WHERE ticket_hash = ${ticketHash} AND ${isOwn(flow)}
+            WHERE ticket_hash = ${ticketHash} AND ${isOwn(sql, 'connect_ticket', flow)}
               AND used_at IS NULL AND expires_at > now()
             RETURNING ticket_hash
           ),
@@ -175,7 +172,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
           SELECT
             ${flow.stateHash}::bytea, ${flow.browserHash}::bytea,
             ${flow.issuer}::text, ${flow.userId}::text, ${flow.upstream}::text,
-            ${flow.returnTo ?? null}::text, ${textArray(flow.scopes)}, ${flow.sealedCodeVerifier}::bytea,
+            ${flow.returnTo ?? null}::text, ${textArray(sql, flow.scopes)}, ${flow.sealedCodeVerifier}::bytea,
             ${flow.expectedIssuer ?? null}::text, ${flow.issuerRequired}::boolean,
             ${flow.binding.authorizationServer}::text, ${flow.binding.clientId}::text,
             ${flow.binding.resource ?? null}::text, now() + ${lifetime}::interval
@@ -189,7 +186,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
       const rows = await run(
         () => sql`
           UPDATE connect_ticket SET used_at = now()
-          WHERE ticket_hash = ${ticketHash} AND ${isOwn(key)}
+          WHERE ticket_hash = ${ticketHash} AND ${isOwn(sql, 'connect_ticket', key)}
             AND used_at IS NULL AND expires_at > now()
           RETURNING ticket_hash`,
       )
@@ -200,7 +197,7 @@ export function createConnectRecords(database: Database): ConnectRecords {
       const [row] = await run(
         () => sql<FlowRow[]>`
           DELETE FROM connect_flow
-          WHERE state_hash = ${by.stateHash} AND browser_hash = ${by.browserHash} AND ${isOwn(by)}
+          WHERE state_hash = ${by.stateHash} AND browser_hash = ${by.browserHash} AND ${isOwn(sql, 'connect_flow', by)}
             AND expires_at > now()
           RETURNING issuer, user_id, upstream, return_to, scopes, code_verifier, expected_issuer,
             issuer_required, authorization_server, client_id, resource`,

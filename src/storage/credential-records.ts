@@ -14,6 +14,8 @@ import type { Sql } from './connections.ts'
 import type { Database } from './database.ts'
 import { invalidation } from './invalidations.ts'
 import { credentialSubject, notify } from './notice-channel.ts'
+import { isOwn } from './own-row.ts'
+import { textArray } from './text-array.ts'
 import { pauseServer } from './token-endpoint-pauses.ts'
 
 export type ConnectionRow = {
@@ -84,9 +86,6 @@ export function createCredentialRecords(database: Database): CredentialRecords {
   const connectionColumns = connectionColumnsOf(sql)
   const credentialColumns = sql`${connectionColumns}, credential.renewed, credential.access_token`
 
-  const isOwn = (key: CredentialKey) => sql`
-    credential.issuer = ${key.issuer} AND credential.user_id = ${key.userId}
-    AND credential.upstream = ${key.upstream}`
   const isClaimed = (claim: { readonly generation: number; readonly leaseEpoch: number }) => sql`
     credential.generation = ${claim.generation} AND credential.lease_epoch = ${claim.leaseEpoch}
     AND credential.lease_owner IS NOT NULL`
@@ -104,12 +103,10 @@ export function createCredentialRecords(database: Database): CredentialRecords {
   /** Null where that is over, or was never said. */
   const secondsUntil = (instant: postgres.PendingQuery<postgres.Row[]>) => sql`
     CASE WHEN ${instant} > now() THEN extract(epoch FROM ${instant} - now())::float8 END`
-  const textArray = (values: readonly string[]) => sql`${sql.array([...values])}::text[]`
 
   /** What arrives for this connection from here on is not stored. */
   const refusal = (key: CredentialKey) => sql`
-    DELETE FROM acquisition_attempt
-    WHERE issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}`
+    DELETE FROM acquisition_attempt WHERE ${isOwn(sql, 'acquisition_attempt', key)}`
 
   /** A call that came in before its person was cut off must leave nothing behind afterwards. */
   const isCutOff = (person: PersonId) => sql`
@@ -125,7 +122,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     renewed, connected_at, obtained_at, expires_at`
   const newValues = (key: CredentialKey, record: NewCredentialRecord) => sql`
     ${key.issuer}, ${key.userId}, ${key.upstream}, ${record.generation}::bigint, 'connected', ${record.method},
-    ${textArray(record.scopes)}, ${record.audience ?? null}, ${record.account ?? null},
+    ${textArray(sql, record.scopes)}, ${record.audience ?? null}, ${record.account ?? null},
     ${record.binding.authorizationServer}, ${record.binding.clientId}, ${record.binding.resource ?? null},
     ${record.sealedAccessToken}::bytea, ${record.sealedRefreshToken ?? null}::bytea,
     ${record.renewed}::boolean, now(), now(), ${record.expiresAt ?? null}::timestamptz`
@@ -158,7 +155,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
     async find(key) {
       const [row] = await run(
         () => sql<CredentialRow[]>`
-          SELECT ${credentialColumns} FROM credential WHERE ${isOwn(key)}`,
+          SELECT ${credentialColumns} FROM credential WHERE ${isOwn(sql, 'credential', key)}`,
       )
       return row && toRecord(row)
     },
@@ -196,7 +193,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
         () => sql<CredentialRow[]>`
           WITH attempt AS (
             DELETE FROM acquisition_attempt
-            WHERE issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}
+            WHERE ${isOwn(sql, 'acquisition_attempt', key)}
               AND name = ${name} AND generation = ${record.generation}
             RETURNING name
           ), stored AS (
@@ -215,7 +212,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
       const { count } = await run(
         () => sql`
           UPDATE credential SET forced_at = ${recentlyForced} || now()
-          WHERE ${isOwn(key)} AND generation = ${generation}
+          WHERE ${isOwn(sql, 'credential', key)} AND generation = ${generation}
             AND cardinality(${recentlyForced}) < ${forcedPerMinute}`,
       )
       return count > 0
@@ -232,7 +229,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             lease_until = now() + make_interval(secs => ${leaseSeconds}),
             attempt_started_at = coalesce(attempt_started_at, now()),
             forced_at = CASE WHEN ${forced} THEN ${recentlyForced} || now() ELSE forced_at END
-          WHERE ${isOwn(key)} AND generation = ${generation} AND status = 'connected'
+          WHERE ${isOwn(sql, 'credential', key)} AND generation = ${generation} AND status = 'connected'
             AND refresh_token IS NOT NULL
             AND (lease_until IS NULL OR (lease_until <= now() AND NOT ${sparesSilent}))
             AND (next_try_at IS NULL OR next_try_at <= now())
@@ -266,7 +263,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             ${secondsUntil(sql`greatest((${pausedUntil}), ${heldUntil(repeatable)})`)} AS blocked_seconds,
             ${secondsUntil(sql`next_try_at`)} AS retry_seconds,
             ${forced} AND cardinality(${recentlyForced}) >= ${forcedPerMinute} AS forced_too_often
-          FROM credential WHERE ${isOwn(key)}`,
+          FROM credential WHERE ${isOwn(sql, 'credential', key)}`,
       )
       return row && { record: toRecord(row), renewal: toRenewalState(row) }
     },
@@ -277,13 +274,13 @@ export function createCredentialRecords(database: Database): CredentialRecords {
         () => sql<CredentialRow[]>`
           WITH renewed AS (UPDATE credential SET
             generation = ${record.generation}, status = 'connected', reason = NULL,
-            scopes = ${textArray(record.scopes)},
+            scopes = ${textArray(sql, record.scopes)},
             account = coalesce(${record.account ?? null}, account),
             access_token = ${record.sealedAccessToken}, refresh_token = ${record.sealedRefreshToken},
             renewed = true, obtained_at = now(), expires_at = ${record.expiresAt ?? null},
             lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
             fail_count = 0, next_try_at = NULL, failure = NULL, ahead_after = NULL
-          WHERE ${isOwn(key)} AND generation = ${fromGeneration}
+          WHERE ${isOwn(sql, 'credential', key)} AND generation = ${fromGeneration}
           RETURNING ${credentialColumns}, ${tellWaiters(key)})
           ${record.forgetsOld ? sql`, ${invalidation(sql, key, 'renewed', { ended: false })}` : sql``}
           SELECT * FROM renewed`,
@@ -300,7 +297,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             access_token = NULL, refresh_token = NULL,
             lease_owner = NULL, lease_until = NULL, attempt_started_at = NULL,
             fail_count = fail_count + 1, next_try_at = NULL, failure = NULL
-          WHERE ${isOwn(key)} AND ${isClaimed(claim)}
+          WHERE ${isOwn(sql, 'credential', key)} AND ${isClaimed(claim)}
           RETURNING ${tellWaiters(key)}),
           ${invalidation(sql, key, 'ended', { ended: false, onlyIfAny: true })}
           SELECT * FROM ended`,
@@ -319,7 +316,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
             attempt_started_at = CASE WHEN ${isOver} THEN NULL ELSE attempt_started_at END,
             fail_count = ${failCount}, failure = ${failure},
             next_try_at = now() + make_interval(secs => ${retryInSeconds})
-          WHERE ${isOwn(key)} AND ${isClaimed(claim)}
+          WHERE ${isOwn(sql, 'credential', key)} AND ${isClaimed(claim)}
           RETURNING ${tellWaiters(key)}`,
       )
       return count > 0
@@ -331,7 +328,7 @@ export function createCredentialRecords(database: Database): CredentialRecords {
       const [row] = await run(
         () => sql<TakenRow[]>`
           WITH refused AS (${refusal(key)} RETURNING 1), taken AS (
-            DELETE FROM credential WHERE ${isOwn(key)}
+            DELETE FROM credential WHERE ${isOwn(sql, 'credential', key)}
             RETURNING generation, method, authorization_server, client_id, resource,
               access_token, refresh_token
           ),

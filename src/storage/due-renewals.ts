@@ -1,6 +1,7 @@
-import type { CredentialKey } from '../core/credential.ts'
 import type { DueRenewals } from '../core/ports/due-renewals.ts'
 import type { Database } from './database.ts'
+import { isOwn } from './own-row.ts'
+import { textArray } from './text-array.ts'
 
 type DueRow = {
   issuer: string
@@ -17,11 +18,7 @@ const overdue = '2 minutes'
 
 export function createDueRenewals(database: Database): DueRenewals {
   const { run, sql } = database
-  const texts = (values: readonly (string | undefined)[]) =>
-    sql`${sql.array(
-      [...values].map((value) => value ?? null),
-      25,
-    )}::text[]`
+  const texts = (values: readonly (string | undefined)[]) => textArray(sql, values)
 
   return {
     async take(terms, withinSeconds) {
@@ -101,12 +98,8 @@ export function createDueRenewals(database: Database): DueRenewals {
       await run(
         () => sql`
           UPDATE credential SET ahead_after = now() + make_interval(secs => ${seconds})
-          WHERE ${isOwn(key)} AND generation = ${generation}`,
+          WHERE ${isOwn(sql, 'credential', key)} AND generation = ${generation}`,
       )
     },
-  }
-
-  function isOwn({ issuer, userId, upstream }: CredentialKey) {
-    return sql`issuer = ${issuer} AND user_id = ${userId} AND upstream = ${upstream}`
   }
 }

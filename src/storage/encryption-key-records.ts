@@ -1,6 +1,7 @@
 import type { EncryptionKeyRecords, KeyUsage } from '../core/ports/encryption-key-records.ts'
 import type { Database } from './database.ts'
 import { sealedColumns } from './sealed-columns.ts'
+import { textArray } from './text-array.ts'
 
 /** As many as its length byte can say. */
 const maxKeyIdBytes = 255
@@ -25,9 +26,7 @@ export function createEncryptionKeyRecords(database: Database): EncryptionKeyRec
     },
 
     async keepChecks(ids) {
-      await run(
-        () => sql`DELETE FROM encryption_key WHERE id <> ALL(${sql.array([...ids])}::text[])`,
-      )
+      await run(() => sql`DELETE FROM encryption_key WHERE id <> ALL(${textArray(sql, ids)})`)
     },
 
     async countByKey(head) {

@@ -6,6 +6,7 @@ import type {
 } from '../core/ports/gateway-session-records.ts'
 import { invalidation } from './invalidations.ts'
 import type { Database } from './database.ts'
+import { isOwn } from './own-row.ts'
 
 /** Whoever opens a session at an upstream and dies leaves it to another after this. */
 const openingTime = '30 seconds'
@@ -27,9 +28,8 @@ type SessionRow = {
 export function createGatewaySessionRecords(database: Database): GatewaySessionRecords {
   const { run, sql } = database
 
-  const isOwn = (session: CredentialKey & { readonly idHash: Uint8Array }) => sql`
-    gateway_session.id_hash = ${session.idHash} AND gateway_session.issuer = ${session.issuer}
-    AND gateway_session.user_id = ${session.userId} AND gateway_session.upstream = ${session.upstream}`
+  const isThis = (session: CredentialKey & { readonly idHash: Uint8Array }) => sql`
+    gateway_session.id_hash = ${session.idHash} AND ${isOwn(sql, 'gateway_session', session)}`
   const connectedAt = sql`(
     SELECT connected_at FROM credential
     WHERE credential.issuer = gateway_session.issuer AND credential.user_id = gateway_session.user_id
@@ -46,8 +46,7 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
         () => sql`
           WITH oldest AS (
             SELECT id_hash FROM gateway_session
-            WHERE issuer = ${session.issuer} AND user_id = ${session.userId}
-              AND upstream = ${session.upstream}
+            WHERE ${isOwn(sql, 'gateway_session', session)}
             ORDER BY used_at DESC OFFSET ${mostSessions - 1}
           ),
           swept AS (
@@ -64,8 +63,8 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
             ${session.at?.sealedId ?? null}, ${session.at?.revision ?? null}::text,
             CASE WHEN ${session.at !== undefined} THEN (
               SELECT connected_at FROM credential
-              WHERE issuer = ${session.issuer} AND user_id = ${session.userId}
-                AND upstream = ${session.upstream} AND connected_at::text = ${connection ?? null}::text
+              WHERE ${isOwn(sql, 'credential', session)}
+                AND connected_at::text = ${connection ?? null}::text
             ) END, '{}', now()`,
       )
     },
@@ -75,19 +74,19 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
         () => sql<SessionRow[]>`
           WITH used AS (
             UPDATE gateway_session SET used_at = now()
-            WHERE ${isOwn({ ...key, idHash })} AND used_at < now() - ${useGrain}::interval
+            WHERE ${isThis({ ...key, idHash })} AND used_at < now() - ${useGrain}::interval
           )
           SELECT initialize, revision, upstream_session, upstream_revision, ${isOpen}
-          FROM gateway_session WHERE ${isOwn({ ...key, idHash })}`,
+          FROM gateway_session WHERE ${isThis({ ...key, idHash })}`,
       )
       return row && toRecord(row, idHash, key)
     },
 
-    async connectionOf({ issuer, userId, upstream }) {
+    async connectionOf(key) {
       const [row] = await run(
         () => sql<{ connection: string }[]>`
           SELECT connected_at::text AS connection FROM credential
-          WHERE issuer = ${issuer} AND user_id = ${userId} AND upstream = ${upstream}`,
+          WHERE ${isOwn(sql, 'credential', key)}`,
       )
       return row?.connection
     },
@@ -96,7 +95,7 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
       const [row] = await run(
         () => sql<{ connection: string | null }[]>`
           UPDATE gateway_session SET opening_until = now() + ${openingTime}::interval
-          WHERE ${isOwn(session)} AND opened_for IS DISTINCT FROM ${connectedAt}
+          WHERE ${isThis(session)} AND opened_for IS DISTINCT FROM ${connectedAt}
             AND (opening_until IS NULL OR opening_until <= now())
           RETURNING ${connectedAt}::text AS connection`,
       )
@@ -109,7 +108,7 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
           UPDATE gateway_session SET
             upstream_session = ${at.sealedId ?? null}, upstream_revision = ${at.revision},
             opened_for = ${openedFor(connection)}, opening_until = NULL
-          WHERE ${isOwn(session)}`,
+          WHERE ${isThis(session)}`,
       )
       return count > 0
     },
@@ -121,7 +120,7 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
         () => sql`
           WITH closed AS (UPDATE gateway_session SET
             upstream_session = NULL, upstream_revision = NULL, opened_for = NULL, opening_until = NULL
-          WHERE ${isOwn(session)}
+          WHERE ${isThis(session)}
             AND upstream_session IS NOT DISTINCT FROM ${session.at?.sealedId ?? null}
           RETURNING 1)
           ${wasOpen ? sql`, ${invalidation(sql, session, 'closed', { ended: false, onlyIfAny: true })}` : sql``}
@@ -135,7 +134,7 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
           UPDATE gateway_session
           SET elicitations = (elicitations || ${elicitationId}::text)[
             greatest(1, cardinality(elicitations) + 2 - ${mostElicitations}):]
-          WHERE ${isOwn(session)}`,
+          WHERE ${isThis(session)}`,
       )
     },
 
@@ -144,7 +143,7 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
         () => sql<{ elicitations: string[] }[]>`
           WITH before AS (
             SELECT id_hash, elicitations FROM gateway_session
-            WHERE ${isOwn(session)} AND elicitations <> '{}' FOR UPDATE
+            WHERE ${isThis(session)} AND elicitations <> '{}' FOR UPDATE
           )
           UPDATE gateway_session SET elicitations = '{}' FROM before
           WHERE gateway_session.id_hash = before.id_hash
@@ -157,7 +156,7 @@ export function createGatewaySessionRecords(database: Database): GatewaySessionR
       const [row] = await run(
         () => sql<SessionRow[]>`
           WITH removed AS (
-            DELETE FROM gateway_session WHERE ${isOwn(session)}
+            DELETE FROM gateway_session WHERE ${isThis(session)}
             RETURNING initialize, revision, upstream_session, upstream_revision, ${isOpen}
           ),
           ${invalidation(sql, session, 'removed', { ended: false, onlyIfAny: true })}

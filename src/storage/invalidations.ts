@@ -2,6 +2,11 @@ import type { PersonId } from '../core/caller.ts'
 import type { Sql } from './connections.ts'
 import { notify } from './notice-channel.ts'
 
+/** Of invalidations: every replica has seen them. The minute is for one that is just joining: it does not show in the table yet. */
+export function isOutdated(sql: Sql) {
+  return sql`created_at < now() - interval '1 minute' AND id <= ALL (SELECT seen FROM replica)`
+}
+
 /**
  * CTEs, to stand last in the WITH of the statement that changes what replicas keep in memory: they get told with its commit, or
  * not at all. `changed` is the CTE that changes the rows. It comes first, so that whoever holds the counter waits for nobody, and the
@@ -26,11 +31,11 @@ export function invalidation(
       FROM counted
       RETURNING ${notify(sql, 'invalidation', 'made')}
     ),
-    -- A few with each new one, so that whoever removes again and again fills no table. As in the maintenance.
+    -- A few with each new one, so that whoever removes again and again fills no table.
     outdated AS (
       DELETE FROM invalidation WHERE id IN (
         SELECT id FROM invalidation
-        WHERE created_at < now() - interval '1 minute' AND id <= ALL (SELECT seen FROM replica)
+        WHERE ${isOutdated(sql)}
         ORDER BY id LIMIT 3 FOR UPDATE SKIP LOCKED)
     )`
 }

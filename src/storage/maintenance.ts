@@ -1,5 +1,6 @@
 import { makePartitions } from './activity-partitions.ts'
 import type { Database } from './database.ts'
+import { isOutdated } from './invalidations.ts'
 import { faultCodeOf } from './storage-fault.ts'
 import type { StorageLog } from './storage-log.ts'
 
@@ -83,10 +84,10 @@ async function reap(database: Database, retentionDays: number): Promise<'done' |
     await inBatches(() =>
       database.run(
         () => sql`
-          delete from ${sql(table)} where ctid = any(array(
-            select ctid from ${sql(table)}
-            where expires_at < now() - ${keptSeconds} * interval '1 second'
-            limit ${batchRows} for update skip locked))`,
+          DELETE FROM ${sql(table)} WHERE ctid = ANY(ARRAY(
+            SELECT ctid FROM ${sql(table)}
+            WHERE expires_at < now() - ${keptSeconds} * interval '1 second'
+            LIMIT ${batchRows} FOR UPDATE SKIP LOCKED))`,
       ),
     )
   }
@@ -94,45 +95,43 @@ async function reap(database: Database, retentionDays: number): Promise<'done' |
   await inBatches(() =>
     database.run(
       () => sql`
-        delete from gateway_session where id_hash = any(array(
-          select id_hash from gateway_session where used_at < now() - interval '7 days'
-          limit ${batchRows} for update skip locked))`,
+        DELETE FROM gateway_session WHERE id_hash = ANY(ARRAY(
+          SELECT id_hash FROM gateway_session WHERE used_at < now() - interval '7 days'
+          LIMIT ${batchRows} FOR UPDATE SKIP LOCKED))`,
     ),
   )
   // Replicas that nobody has waited for since they went away without leaving. One that only slept comes back as a new one.
-  await database.run(() => sql`delete from replica where heard_at < now() - interval '1 minute'`)
-  // The minute is for a replica that is just joining: it does not show in the table yet.
+  await database.run(() => sql`DELETE FROM replica WHERE heard_at < now() - interval '1 minute'`)
   await inBatches(() =>
     database.run(
       () => sql`
-        delete from invalidation where id = any(array(
-          select id from invalidation
-          where created_at < now() - interval '1 minute'
-            and id <= all(select seen from replica)
-          order by id limit ${batchRows} for update skip locked))`,
+        DELETE FROM invalidation WHERE id = ANY(ARRAY(
+          SELECT id FROM invalidation
+          WHERE ${isOutdated(sql)}
+          ORDER BY id LIMIT ${batchRows} FOR UPDATE SKIP LOCKED))`,
     ),
   )
   // Checkpoints in between serve to find the place of a change; the hourly ones, with every writer, do for older records.
   await inBatches(() =>
     database.run(
       () => sql`
-        delete from activity_checkpoint where id = any(array(
-          select id from activity_checkpoint
-          where made_at < now() - ${retentionDays} * interval '1 day'
-            or (not complete and made_at < now() - interval '2 days')
-          order by made_at limit ${batchRows} for update skip locked))`,
+        DELETE FROM activity_checkpoint WHERE id = ANY(ARRAY(
+          SELECT id FROM activity_checkpoint
+          WHERE made_at < now() - ${retentionDays} * interval '1 day'
+            OR (NOT complete AND made_at < now() - interval '2 days')
+          ORDER BY made_at LIMIT ${batchRows} FOR UPDATE SKIP LOCKED))`,
     ),
   )
   // Whoever goes by arrival looks back an hour; a destination that is away must find the batches that it has not got yet.
   await inBatches(() =>
     database.run(
       () => sql`
-        delete from activity_batch where id = any(array(
-          select id from activity_batch
-          where arrived_at < now() - interval '1 day'
-            and (arrived_at < now() - ${retentionDays} * interval '1 day' or id <= all(
-              select batch_id from activity_destination where seen_at > now() - interval '7 days'))
-          order by id limit ${batchRows} for update skip locked))`,
+        DELETE FROM activity_batch WHERE id = ANY(ARRAY(
+          SELECT id FROM activity_batch
+          WHERE arrived_at < now() - interval '1 day'
+            AND (arrived_at < now() - ${retentionDays} * interval '1 day' OR id <= ALL(
+              SELECT batch_id FROM activity_destination WHERE seen_at > now() - interval '7 days'))
+          ORDER BY id LIMIT ${batchRows} FOR UPDATE SKIP LOCKED))`,
     ),
   )
   return left

@@ -3,6 +3,7 @@ import { strictLeaseSeconds } from '../core/lease.ts'
 import type { SessionRecords } from '../core/ports/session-records.ts'
 import type { Database } from './database.ts'
 import { invalidation } from './invalidations.ts'
+import { textArray } from './text-array.ts'
 
 const flowLifetime = '10 minutes'
 
@@ -84,7 +85,7 @@ export function createSessionRecords(database: Database): SessionRecords {
             )
             SELECT
               ${sessionHash}::bytea, ${session.issuer}::text, ${session.userId}::text,
-              ${session.email ?? null}::text, ${sql.array([...session.roles])}::text[],
+              ${session.email ?? null}::text, ${textArray(sql, session.roles)},
               -- From here on it counts: whoever is cut off while somebody signs in as them is cut off.
               ${begunAt}::timestamptz, now() + make_interval(secs => ${lifetimeSeconds})
             WHERE NOT ${isCutOffSince(sql`${session.issuer}`, sql`${session.userId}`, sql`${begunAt}::timestamptz`)}

@@ -1,11 +1,13 @@
 import type { StepUps } from '../core/ports/step-ups.ts'
 import type { Database } from './database.ts'
+import { isOwn } from './own-row.ts'
+import { textArray } from './text-array.ts'
 
 const window = '10 minutes'
 
 export function createStepUpRecords(database: Database): StepUps {
   const { run, sql } = database
-  const sorted = (scopes: readonly string[]) => sql`${sql.array([...scopes].toSorted())}::text[]`
+  const sorted = (scopes: readonly string[]) => textArray(sql, scopes.toSorted())
   return {
     async completed(key, scopes) {
       // Those that no longer count go with each new one, so that the table is as small as what is going on.
@@ -20,7 +22,7 @@ export function createStepUpRecords(database: Database): StepUps {
       const [row] = await run(
         () => sql<[{ count: number }]>`
           SELECT count(*)::int AS count FROM step_up
-          WHERE issuer = ${key.issuer} AND user_id = ${key.userId} AND upstream = ${key.upstream}
+          WHERE ${isOwn(sql, 'step_up', key)}
             AND scopes = ${sorted(scopes)} AND completed_at >= now() - ${window}::interval`,
       )
       return row.count

@@ -1,4 +1,5 @@
 import type { Sql } from './connections.ts'
+import { textArray } from './text-array.ts'
 import type { ServerPause } from '../core/setback.ts'
 
 /** A statement, or a part of one, that keeps everybody from asking a server for so long; a longer pause stays. */
@@ -6,7 +7,7 @@ export function pauseServer(sql: Sql, { authorizationServers, seconds }: ServerP
   return sql`
     INSERT INTO token_endpoint_pause (authorization_server, paused_until)
     SELECT authorization_server, now() + make_interval(secs => ${seconds})
-    FROM unnest(${sql.array([...authorizationServers])}::text[]) AS authorization_server
+    FROM unnest(${textArray(sql, authorizationServers)}) AS authorization_server
     -- In one order, so that two of them never wait for each other.
     ORDER BY authorization_server
     ON CONFLICT (authorization_server) DO UPDATE
