@@ -5,6 +5,7 @@ import { namesOfCause } from '../core/error-names.ts'
 import { isBrokerError } from '../core/errors.ts'
 import type { ActivityBatches, WriterHead } from '../core/ports/activity-batches.ts'
 import { waitAtMost } from '../core/wait-at-most.ts'
+import { uuidTimeMs } from '../core/uuid-time.ts'
 import { idOfLine, occurredAtOfLine } from './activity-line.ts'
 import type { WriterLog } from './audit-log.ts'
 import { chainedBatch } from './chained-batch.ts'
@@ -124,7 +125,8 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
   }
 
   async function open(writer: string): Promise<Stream> {
-    const startedAt = timeOfId(writer)
+    // Writers are named by UUIDv7s and by nothing else.
+    const startedAt = new Date(uuidTimeMs(writer) ?? Number.NaN)
     const head = await store.open(writer, startedAt)
     const isOwn = writer === options.writer
     const reader = createSpoolReader({
@@ -259,9 +261,4 @@ export function createActivityWriter(options: ActivityWriterOptions): ActivityWr
       if (own !== undefined && waiting() === 0) own.reader.remove()
     },
   }
-}
-
-/** A UUIDv7 begins with its time. */
-function timeOfId(id: string): Date {
-  return new Date(Number.parseInt(id.replace('-', '').slice(0, 12), 16))
 }

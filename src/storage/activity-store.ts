@@ -1,5 +1,6 @@
 import { and, eq } from 'drizzle-orm'
 import type { ActivityFilter, ActivityRecord, ActivityStore } from '../core/ports/activity-store.ts'
+import { uuidTimeMs } from '../core/uuid-time.ts'
 import {
   isUncommon,
   kindOfRecord,
@@ -126,7 +127,8 @@ export function createActivityStore(database: Database): ActivityStore {
     },
 
     async find(id) {
-      const ms = timeOfId(id)
+      // Spares a look at every week.
+      const ms = uuidTimeMs(id)
       if (ms === undefined) return findIn(id, '-infinity', 'infinity')
       return (
         (await findIn(id, at(ms - idToleranceMs), at(ms + idToleranceMs))) ??
@@ -267,12 +269,6 @@ function splitAtWeek(span: ActivitySpan): readonly [ActivitySpan, ActivitySpan |
     { from, position: span.position },
     { from: span.from, position: before(week) },
   ]
-}
-
-/** A UUIDv7 holds the time of its record, which spares a look at every week. */
-function timeOfId(id: string): number | undefined {
-  const hex = id.replaceAll('-', '')
-  return hex[12] === '7' ? Number.parseInt(hex.slice(0, 12), 16) : undefined
 }
 
 function at(instantMs: number): string {
