@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { BrokerError } from '../core/errors.ts'
 import type { ActivityLine } from '../core/ports/activity-batches.ts'
 import type { AuditSink } from '../core/ports/audit-sink.ts'
+import type { AuditStats } from '../core/ports/audit-stats.ts'
 import type { Clock } from '../core/ports/clock.ts'
 import type { AuditRecord } from '../core/audit-event.ts'
 import { createActivityLineEncoder } from './activity-line.ts'
@@ -23,18 +24,7 @@ export interface AuditRecorder extends AuditSink {
   stop(deadlineMs?: number): Promise<void>
   /** Whether the next record would be taken, or may be dropped. */
   isReady(): boolean
-  stats(): AuditRecorderStats
-}
-
-export type AuditRecorderStats = {
-  /** Records that are not in the database yet. */
-  readonly depth: number
-  /** What they take in the spool. */
-  readonly bytes: number
-  /** How long the oldest of them has been on its way into the database. */
-  readonly ageSeconds: number
-  /** Records lost since the start. */
-  readonly dropped: number
+  stats(): AuditStats
 }
 
 /** What empties the spool, in whatever thread. */

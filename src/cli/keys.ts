@@ -1,7 +1,7 @@
+import type { KeyStatus, RecordedRewrap } from '../core/ports/key-reports.ts'
 import { type Command, exitCodes } from './command.ts'
 import { configOption, withConfiguration } from './config-file.ts'
 import { outputOption, readFormat } from './output-format.ts'
-import type { KeyStatus, RewrapReport } from './services.ts'
 import { printable, printableJson, renderTable } from './terminal-text.ts'
 
 export const keysGenerate: Command = {
@@ -73,7 +73,7 @@ Exit code 1 when something is left under another key.`,
     }),
 }
 
-function rewrapProblems({ keyId, unopened, end, recorded }: RewrapReport): readonly string[] {
+function rewrapProblems({ keyId, unopened, end, recorded }: RecordedRewrap): readonly string[] {
   const problems: string[] = []
   if (end === 'stopped') problems.push('Stopped. Run it again: it goes on where it was.')
   if (end === 'outrun') {

@@ -1,4 +1,5 @@
 import type { ActivityVerdict } from '../core/ports/activity-proof.ts'
+import type { KeyStatus, RecordedRewrap } from '../core/ports/key-reports.ts'
 import type { EndpointCheck } from '../oauth/endpoint-check.ts'
 import type { PersonSignIns } from '../oauth/person-sign-in.ts'
 import type { ProbeReport } from '../oauth/upstream-probe.ts'
@@ -16,35 +17,12 @@ export type CliOutput = {
 /** Something the configuration must change, or should know about. `path` is empty for the file as a whole. */
 export type ConfigurationProblem = { readonly path: string; readonly message: string }
 
-/** One key id, named as it is printed. */
-export type KeyStatus = {
-  readonly id: string
-  readonly rows: number
-  readonly configured: boolean
-  readonly seals: boolean
-  readonly removable: boolean
-}
-
 /** The configured keys beside the database. */
 export type KeyReport = {
   /** Configured ids in the order of the file, then those that are used and missing. */
   readonly keys: readonly KeyStatus[]
   /** Why `serve` would refuse them, a sentence each; empty when it would not. */
   readonly problems: readonly string[]
-}
-
-/** What moving everything to the first key came to. */
-export type RewrapReport = {
-  /** The first key. */
-  readonly keyId: string
-  /** Rows that were moved to it. */
-  readonly rows: number
-  /** Values that no configured key opens. */
-  readonly unopened: number
-  /** `outrun`: a broker goes on sealing under another key. */
-  readonly end: 'done' | 'stopped' | 'outrun'
-  /** Whether its record is in the activity log. */
-  readonly recorded: boolean
 }
 
 /**
@@ -81,7 +59,7 @@ export interface Configuration {
   }): Promise<ActivityVerdict>
 
   /** Moves every sealed value to the first key, until it is told to stop. Refuses keys that `serve` would refuse. */
-  rewrapKeys(onProgress: (rows: number, rowsToMove: number) => void): Promise<RewrapReport>
+  rewrapKeys(onProgress: (rows: number, rowsToMove: number) => void): Promise<RecordedRewrap>
 }
 
 /** What the commands use of the rest of the program; `main.ts` hands it in. */

@@ -3,15 +3,8 @@ import { type AuditOutcome, type AuditRecord, auditOutcomes } from '../core/audi
 import { AcquisitionFailure } from '../core/failure-verdict.ts'
 import type { AcquisitionMethod } from '../core/ports/acquisition-method.ts'
 import type { AuditSink } from '../core/ports/audit-sink.ts'
+import type { AuditStats } from '../core/ports/audit-stats.ts'
 import type { AuthorizationClient } from '../core/ports/authorization-client.ts'
-
-/** What the audit spool says of itself. */
-export type AuditStats = {
-  readonly depth: number
-  readonly bytes: number
-  readonly ageSeconds: number
-  readonly dropped: number
-}
 
 /** Prometheus metrics. Labels come from closed sets and configured names; never a person, a token or a URL. */
 export interface Metrics {

@@ -1,21 +1,11 @@
 import { isBrokerError } from '../core/errors.ts'
 import { OperatorError } from '../core/operator-error.ts'
 import type { EncryptionKeyRecords, KeyUsage } from '../core/ports/encryption-key-records.ts'
+import type { KeyStatus } from '../core/ports/key-reports.ts'
 import type { Sealer, SealingContext } from '../core/ports/sealer.ts'
 import { Secret } from '../core/secret.ts'
 import { createEnvelope, keyIdOf, sealedHead } from './envelope.ts'
 import type { DataKey, Keyring } from './keyring.ts'
-
-/** One line of `keys status`, named as it is printed. */
-export type KeyStatus = {
-  readonly id: string
-  /** How many sealed values of the whole database this key opens. */
-  readonly rows: number
-  readonly configured: boolean
-  /** It is the first, which new values are sealed with. */
-  readonly seals: boolean
-  readonly removable: boolean
-}
 
 /** Whether the configured keys fit the database. */
 export type KeyCheck = {

@@ -1,24 +1,10 @@
 import { isBrokerError } from '../core/errors.ts'
 import type { EncryptionKeyRecords } from '../core/ports/encryption-key-records.ts'
+import type { RewrapReport } from '../core/ports/key-reports.ts'
 import type { ResealedRow, SealedRow, SealedRowKey, SealedRows } from '../core/ports/sealed-rows.ts'
 import type { Sealer } from '../core/ports/sealer.ts'
 import { headOf, sealedHead } from './envelope.ts'
 import type { Keyring } from './keyring.ts'
-
-/** What `keys rewrap` did. */
-export type RewrapReport = {
-  /** The first configured key. */
-  readonly keyId: string
-  /** Rows that were moved to it. */
-  readonly rows: number
-  /** Values that no configured key opens where they stand. They were left as they were. */
-  readonly unopened: number
-  /**
-   * `done`: nothing that opens is left under another key. `stopped`: by the signal. `outrun`: somebody goes on sealing under
-   * another key, so that there is no end to it.
-   */
-  readonly end: 'done' | 'stopped' | 'outrun'
-}
 
 /** Moves every sealed value to the first key. */
 export interface KeyRewrap {

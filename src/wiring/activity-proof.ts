@@ -18,6 +18,7 @@ import { createActivityProofRecords } from '../storage/activity-proof-records.ts
 import type { Database } from '../storage/database.ts'
 import { createSigningKeyRecords } from '../storage/signing-key-records.ts'
 import { createTaskLeases } from '../storage/task-leases.ts'
+import { systemClock } from './system-clock.ts'
 
 /** What goes on beside the recording: checkpoints, retention, and questions about them. */
 export type ActivityProof = {
@@ -71,7 +72,7 @@ export function createActivityProof(options: {
         leases,
         signer,
         http,
-        clock: { now: () => new Date() },
+        clock: systemClock,
         log,
         version,
       })

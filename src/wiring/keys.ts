@@ -5,18 +5,19 @@ import { storeRecord } from '../audit/direct-record.ts'
 import type { BrokerConfig } from '../config/broker-config.ts'
 import type { AuditReason, AuditRecord } from '../core/audit-event.ts'
 import { systemActor } from '../core/caller.ts'
-import type { Clock } from '../core/ports/clock.ts'
 import type { JournalRecord, JournalRecords } from '../core/ports/journal-records.ts'
+import type { RecordedRewrap } from '../core/ports/key-reports.ts'
 import { auditReasonOf } from '../core/resolution-recorder.ts'
 import { createEnvelope } from '../sealing/envelope.ts'
 import { createKeyCheck, type KeyCheck } from '../sealing/key-check.ts'
-import { createKeyRewrap, type RewrapReport } from '../sealing/key-rewrap.ts'
+import { createKeyRewrap } from '../sealing/key-rewrap.ts'
 import { createKeyring, type Keyring } from '../sealing/keyring.ts'
 import { createActivityBatches } from '../storage/activity-batches.ts'
 import type { Database } from '../storage/database.ts'
 import { createEncryptionKeyRecords } from '../storage/encryption-key-records.ts'
 import { readJournalFile } from '../storage/journal-file.ts'
 import { createSealedRows } from '../storage/sealed-rows.ts'
+import { systemClock } from './system-clock.ts'
 
 /** For a broker, which has opened its journal. */
 export function brokerKeyCheck(
@@ -53,7 +54,7 @@ export async function rewrapKeys(options: {
   readonly database: Database
   readonly signal: AbortSignal
   readonly onProgress: (rows: number, rowsToMove: number) => void
-}): Promise<RewrapReport & { readonly recorded: boolean }> {
+}): Promise<RecordedRewrap> {
   const { config, database, signal, onProgress } = options
   const keyring = createKeyring(config.encryptionKeys)
   await commandKeyCheck(config, database).verify()
@@ -82,8 +83,7 @@ const recordWithinMs = 3000
 
 /** Gives what stores the one record; whether it could. */
 function startRecord(database: Database) {
-  const clock: Clock = { now: () => new Date() }
-  const startedAt = clock.now()
+  const startedAt = systemClock.now()
   const store = createActivityBatches(database)
   return (reason: AuditReason | undefined): Promise<boolean> => {
     const record: AuditRecord = {
@@ -99,6 +99,6 @@ function startRecord(database: Database) {
       outcome: reason === undefined ? 'success' : 'failure',
       reason,
     }
-    return storeRecord({ record, store, clock, deadlineMs: recordWithinMs })
+    return storeRecord({ record, store, clock: systemClock, deadlineMs: recordWithinMs })
   }
 }

@@ -2,7 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { KeyStatus, RewrapReport } from '../../../src/cli/services.ts'
+import type { KeyStatus, RecordedRewrap } from '../../../src/core/ports/key-reports.ts'
 import { BrokerError } from '../../../src/core/errors.ts'
 import { OperatorError } from '../../../src/core/operator-error.ts'
 import { type ConfiguredActions, onbehalf } from '../../support/cli.ts'
@@ -246,8 +246,11 @@ describe('keys status', () => {
 })
 
 describe('keys rewrap', () => {
-  const good: RewrapReport = { keyId: 'k2', rows: 12, unopened: 0, end: 'done', recorded: true }
-  const rewrap = (report: Partial<RewrapReport>, options: { readonly isWatched?: boolean } = {}) =>
+  const good: RecordedRewrap = { keyId: 'k2', rows: 12, unopened: 0, end: 'done', recorded: true }
+  const rewrap = (
+    report: Partial<RecordedRewrap>,
+    options: { readonly isWatched?: boolean } = {},
+  ) =>
     onbehalf(['keys', 'rewrap'], {
       cwd: directory,
       ...options,
@@ -280,7 +283,7 @@ describe('keys rewrap', () => {
     [{ unopened: 1 }, '1 value does not open'],
     [{ unopened: 2 }, '2 values do not open'],
     [{ recorded: false }, 'no record of this'],
-  ] satisfies [Partial<RewrapReport>, string][])(
+  ] satisfies [Partial<RecordedRewrap>, string][])(
     'exits 1 with the reason: %j',
     async (report, said) => {
       const run = await rewrap(report)
