@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { readFile } from 'node:fs/promises'
-import { runCli } from './cli/index.ts'
+import { runCli } from './cli/run-cli.ts'
 import { openBrowser } from './cli/open-browser.ts'
 import type { CliOutput, CliServices, Configuration, ConfigurationProblem } from './cli/services.ts'
 import type { BrokerConfig } from './config/broker-config.ts'
@@ -20,6 +20,7 @@ import { migrateStorage, withStorage } from './storage/open-storage.ts'
 import { version } from './version.ts'
 import { activityVerifierFor } from './wiring/activity-proof.ts'
 import { commandKeyCheck, rewrapKeys } from './wiring/keys.ts'
+import { systemClock } from './wiring/system-clock.ts'
 
 /** The process edge: arguments, environment, signals and exit codes. Nothing else reads them. */
 const services: CliServices = {
@@ -36,7 +37,7 @@ const services: CliServices = {
     ),
   checkEndpoint: (url, allowPrivateNetwork) =>
     checkEndpoint(createHttpClient(), url, allowPrivateNetwork),
-  signIns: createPersonSignIns({ http: createHttpClient(), clock: { now: () => new Date() } }),
+  signIns: createPersonSignIns({ http: createHttpClient(), clock: systemClock }),
   openBrowser: (url) => openBrowser(url, { platform: process.platform, env: process.env }),
 
   async configure({ path, env }) {

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { runCli } from '../../src/cli/index.ts'
+import { runCli } from '../../src/cli/run-cli.ts'
 import type { CliServices, Configuration } from '../../src/cli/services.ts'
 import { configJsonSchema } from '../../src/config/json-schema.ts'
 import { loadConfigFile } from '../../src/config/loader.ts'
