@@ -10,7 +10,7 @@ import { isUuid } from './uuid.ts'
 /** No route of ours is that long; before anything is done for it. */
 const longestPath = 2048
 
-export const methods: readonly string[] = [
+export const acceptedMethods: readonly string[] = [
   'GET',
   'HEAD',
   'POST',
@@ -42,7 +42,7 @@ export function createEdge(ports: {
     c.set('requestId', requestId)
     c.set('startedAt', ports.clock.now())
     refuseAmbiguousHead(c.env?.incoming)
-    if (!methods.includes(c.req.method)) {
+    if (!acceptedMethods.includes(c.req.method)) {
       const allowedMethods = ports.methodsAt(c.req.path)
       throw new BrokerError('method_not_allowed', { allowedMethods })
     }

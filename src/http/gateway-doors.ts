@@ -6,7 +6,7 @@ import type { GatewayCall, StreamedAnswer } from '../core/ports/gateway.ts'
 import { Secret } from '../core/secret.ts'
 import type { Upstream } from '../core/upstream.ts'
 import { parseBearer, refuseQueryToken, sendsToken } from './callers.ts'
-import { methods, refuseAmbiguousHead, refuseDotSegments, requestIdOf } from './edge.ts'
+import { acceptedMethods, refuseAmbiguousHead, refuseDotSegments, requestIdOf } from './edge.ts'
 import type { Problems } from './problem.ts'
 import { securityHeaders } from './security-headers.ts'
 import type { ChallengedRefusal, HttpServices } from './services.ts'
@@ -126,8 +126,8 @@ export function createGatewayDoors(
     const startedAt = clock.now()
     const { headers, rawHeaders, method, target } = request
     refuseAmbiguousHead(request)
-    if (!methods.includes(method)) {
-      const allowedMethods = target.startsWith(prefixes.mcp) ? mcpMethods : methods
+    if (!acceptedMethods.includes(method)) {
+      const allowedMethods = target.startsWith(prefixes.mcp) ? mcpMethods : acceptedMethods
       throw new BrokerError('method_not_allowed', { allowedMethods })
     }
     refuseDotSegments(target)

@@ -48,7 +48,7 @@ export function createPageRoutes(
   return {
     get(path, handler) {
       app.get(path, async (c) => {
-        const signIn = configured(ports.signIn)
+        const signIn = requireSignIn(ports.signIn)
         const caller = await callerOf(c, signIn)
         if (caller !== undefined) return handler(c, caller)
         // A link scanner's HEAD begins no sign-in.
@@ -59,7 +59,7 @@ export function createPageRoutes(
     },
     post(path, handler) {
       app.post(path, async (c) => {
-        const caller = await callerOf(c, configured(ports.signIn))
+        const caller = await callerOf(c, requireSignIn(ports.signIn))
         if (caller === undefined) throw new BrokerError('unauthenticated')
         const form = await readForm(c)
         const { csrfToken } = caller.session
@@ -74,7 +74,7 @@ export function createPageRoutes(
 }
 
 /** @throws BrokerError not_found where there is no browser sign-in, naming the setting. */
-export function configured(signIn: SignIn | undefined): SignIn {
+export function requireSignIn(signIn: SignIn | undefined): SignIn {
   if (signIn !== undefined) return signIn
   throw new BrokerError('not_found', {
     field: 'identity.login',

@@ -2,15 +2,6 @@ import type { Person } from '../core/caller.ts'
 import { BrokerError } from '../core/errors.ts'
 import { mayUseUpstream, type Upstream } from '../core/upstream.ts'
 
-/** What is left at an upstream that is configured no more may be removed by its person. @throws BrokerError policy_denied */
-export function requireRemovable(
-  upstreams: ReadonlyMap<string, Upstream>,
-  name: string,
-  person: Person,
-): void {
-  if (upstreams.has(name)) upstreamFor(upstreams, name, person)
-}
-
 /** The upstream that a path names, for this person. @throws BrokerError unknown_upstream, policy_denied */
 export function upstreamFor(
   upstreams: ReadonlyMap<string, Upstream>,

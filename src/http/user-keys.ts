@@ -2,7 +2,8 @@ import { BrokerError } from '../core/errors.ts'
 import { Secret } from '../core/secret.ts'
 import type { Upstream } from '../core/upstream.ts'
 
-const longestKey = 8192
+/** In characters. */
+export const longestKey = 8192
 
 /** @throws BrokerError not_connectable where the upstream takes no keys */
 export function requireKeyMode({ credential }: Upstream): void {

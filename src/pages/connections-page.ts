@@ -2,7 +2,7 @@ import { html } from 'hono/html'
 import type { AuthorizationErrorLabel } from '../core/callback-parameters.ts'
 import type { ConnectionReason, ConnectionStatus } from '../core/credential.ts'
 import type { ConnectionView } from '../core/ports/broker-services.ts'
-import type { ConnectionsPageView, Viewer } from '../core/ports/pages.ts'
+import type { ConnectionsPageView } from '../core/ports/pages.ts'
 import { csrfField, layout } from './layout.ts'
 import { instant, type Markup, scopeList } from './markup.ts'
 
@@ -18,12 +18,15 @@ ${notice === undefined ? html`` : noticeOf(notice)}
 ${
   connections.length === 0
     ? html`<p class="empty">There is nothing here that you may use yet.</p>`
-    : html`<ul class="cards">${connections.map((connection) => card(connection, viewer))}</ul>`
+    : html`<ul class="cards">${connections.map((connection) => card(connection, view))}</ul>`
 }`,
   })
 }
 
-function card(connection: ConnectionView, viewer: Viewer): Markup {
+/** What the forms of a card need of the page. */
+type Forms = Pick<ConnectionsPageView, 'longestKey' | 'viewer'>
+
+function card(connection: ConnectionView, forms: Forms): Markup {
   const { displayName, status } = connection
   // Nobody connects an exchange: where there is no credential now, the next call gets one.
   const isIdle = isExchanged(connection) && (status === 'not_connected' || status === 'expired')
@@ -35,7 +38,7 @@ function card(connection: ConnectionView, viewer: Viewer): Markup {
 </div>
 ${says === undefined || isIdle ? html`` : html`<p class="reason">${says}</p>`}
 ${isNothingStored(connection) ? html`` : facts(connection)}
-${buttons(connection, viewer)}
+${buttons(connection, forms)}
 </li>`
 }
 
@@ -80,29 +83,32 @@ function takesKey({ mode }: ConnectionView): boolean {
   return mode === 'user_key'
 }
 
-function buttons(connection: ConnectionView, viewer: Viewer): Markup {
+function buttons(connection: ConnectionView, forms: Forms): Markup {
   const { upstream, mode, displayName } = connection
   if (isExchanged(connection)) return html`<p class="muted">${throughSignIn}</p>`
-  const connect = mode === null ? html`` : connectOrKeyForm(connection, viewer)
+  const connect = mode === null ? html`` : connectOrKeyForm(connection, forms)
   if (isNothingStored(connection)) return html`<div class="actions">${connect}</div>`
   return html`<div class="actions">${connect}
-<form method="post" action="/connections/${upstream}/disconnect">${csrfField(viewer)}
+<form method="post" action="/connections/${upstream}/disconnect">${csrfField(forms.viewer)}
 <button type="submit" class="danger">Disconnect<span class="hidden"> ${displayName}</span></button></form></div>`
 }
 
-function connectOrKeyForm(connection: ConnectionView, viewer: Viewer): Markup {
-  return takesKey(connection) ? keyForm(connection, viewer) : connectForm(connection, viewer)
+function connectOrKeyForm(connection: ConnectionView, forms: Forms): Markup {
+  return takesKey(connection) ? keyForm(connection, forms) : connectForm(connection, forms)
 }
 
 /** A password field, so that neither a screen nor a history shows it. */
-function keyForm({ upstream, status, displayName }: ConnectionView, viewer: Viewer): Markup {
+function keyForm(
+  { upstream, status, displayName }: ConnectionView,
+  { longestKey, viewer }: Forms,
+): Markup {
   const isStored = status === 'connected'
   return html`<form method="post" action="/connections/${upstream}/key" class="key">${csrfField(viewer)}
-<label>Your key for ${displayName}<input type="password" name="key" required maxlength="8192" autocomplete="off" spellcheck="false"></label>
+<label>Your key for ${displayName}<input type="password" name="key" required maxlength="${longestKey}" autocomplete="off" spellcheck="false"></label>
 <button type="submit" class="${isStored ? 'second' : 'first'}">${isStored ? 'Replace the key' : 'Store the key'}<span class="hidden"> for ${displayName}</span></button></form>`
 }
 
-function connectForm({ upstream, status, displayName }: ConnectionView, viewer: Viewer): Markup {
+function connectForm({ upstream, status, displayName }: ConnectionView, { viewer }: Forms): Markup {
   const isConnected = status === 'connected'
   return html`<form method="post" action="/connections/${upstream}/connect">${csrfField(viewer)}
 <button type="submit" class="${isConnected ? 'second' : 'first'}">${isConnected ? 'Connect again' : 'Connect'}<span class="hidden"> ${displayName}</span></button></form>`

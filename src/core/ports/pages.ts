@@ -38,6 +38,8 @@ export type Viewer = {
 export type ConnectionsPageView = {
   readonly viewer: Viewer
   readonly connections: readonly ConnectionView[]
+  /** How many characters a key may have that a person stores. */
+  readonly longestKey: number
   /** What just happened. */
   readonly notice:
     | { readonly kind: 'connected' | 'disconnected'; readonly displayName: string }

@@ -6,10 +6,10 @@ import type { Failures } from '../failures.ts'
 import type { HttpApp, HttpContext } from '../http-env.ts'
 import { pageAnswer } from '../page-answer.ts'
 import {
-  configured,
   type PageCaller,
   type PageRoutes,
   refuseRepeatedParameters,
+  requireSignIn,
 } from '../page-routes.ts'
 import { addGetOnly } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
@@ -62,7 +62,7 @@ export function addConnectRoutes(
   // GET only: HEAD and POST change nothing. The browser goes on to another address at once, so that the code does not stay in
   // its history (RFC 9700 §4.2.4).
   addGetOnly(app, '/callback/:upstream', async (c) => {
-    configured(services.signIn)
+    requireSignIn(services.signIn)
     const session = await callers.session(c)
     if (session === undefined) throw new BrokerError('unauthenticated')
     const upstream = upstreamFor(upstreams, c.req.param('upstream'), session.person)

@@ -5,12 +5,13 @@ import {
 } from '../../core/callback-parameters.ts'
 import type { ConnectionsPageView } from '../../core/ports/pages.ts'
 import { isConnectable, mayUseUpstream, type Upstream } from '../../core/upstream.ts'
+import { disconnectOwn } from '../disconnect-own.ts'
 import type { HttpApp } from '../http-env.ts'
 import { pageAnswer } from '../page-answer.ts'
 import type { PageCaller, PageRoutes } from '../page-routes.ts'
 import type { HttpServices } from '../services.ts'
-import { requireRemovable, upstreamFor } from '../upstream-access.ts'
-import { readKey, requireKeyMode } from '../user-keys.ts'
+import { upstreamFor } from '../upstream-access.ts'
+import { longestKey, readKey, requireKeyMode } from '../user-keys.ts'
 
 /** The person's page of connections, and what its buttons do. */
 export function addConnectionPages(
@@ -26,6 +27,7 @@ export function addConnectionPages(
     const page = await pages.connections({
       viewer,
       connections: await connections.list(session.person, false),
+      longestKey,
       notice: noticeOf(new URL(c.req.url).searchParams, session),
     })
     return pageAnswer(c, page)
@@ -53,16 +55,7 @@ export function addConnectionPages(
   })
 
   pageRoutes.post('/connections/:upstream/disconnect', async (c, { session: { person } }) => {
-    const upstream = c.req.param('upstream') ?? ''
-    requireRemovable(upstreams, upstream, person)
-    const requestId = c.get('requestId')
-    await connections.disconnect({
-      person,
-      actor: { kind: 'user', id: person.userId },
-      upstream,
-      requestId,
-      startedAt: c.get('startedAt'),
-    })
+    const upstream = await disconnectOwn(c, person, services)
     return c.redirect(`/connections?upstream=${upstream}&disconnected=1`, 303)
   })
 

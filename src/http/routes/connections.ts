@@ -3,11 +3,12 @@ import { BrokerError } from '../../core/errors.ts'
 import type { ConnectionView } from '../../core/ports/broker-services.ts'
 import { isReturnTo } from '../../core/return-to.ts'
 import { isConnectable } from '../../core/upstream.ts'
+import { disconnectOwn } from '../disconnect-own.ts'
 import { readJson } from '../request-body.ts'
 import { readKey, requireKeyMode } from '../user-keys.ts'
 import type { Routes } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
-import { requireRemovable, upstreamFor } from '../upstream-access.ts'
+import { upstreamFor } from '../upstream-access.ts'
 
 const instant = z.iso.datetime().nullable()
 
@@ -201,16 +202,7 @@ export function addConnectionRoutes(
       },
     },
     async (c, { person }) => {
-      const upstream = c.req.param('upstream') ?? ''
-      requireRemovable(upstreams, upstream, person)
-      const requestId = c.get('requestId')
-      await connections.disconnect({
-        person,
-        actor: { kind: 'user', id: person.userId },
-        upstream,
-        requestId,
-        startedAt: c.get('startedAt'),
-      })
+      await disconnectOwn(c, person, services)
       return c.body(null, 204)
     },
   )

@@ -5,7 +5,7 @@ import type { Cookies } from '../cookies.ts'
 import { refuseUnprovenWrite } from '../cross-site.ts'
 import type { HttpApp, HttpContext } from '../http-env.ts'
 import { pageAnswer } from '../page-answer.ts'
-import { configured, refuseRepeatedParameters } from '../page-routes.ts'
+import { refuseRepeatedParameters, requireSignIn } from '../page-routes.ts'
 import { readForm } from '../request-body.ts'
 import { addGetOnly } from '../routing.ts'
 import type { HttpServices } from '../services.ts'
@@ -21,7 +21,7 @@ export function addSignInRoutes(
   const { callers, cookies, pages, publicUrl } = services
 
   addGetOnly(app, '/login', async (c) => {
-    const signIn = configured(services.signIn)
+    const signIn = requireSignIn(services.signIn)
     const returnTo = c.req.query('return_to') ?? '/connections'
     if (!isOwnPath(returnTo)) {
       throw new BrokerError('invalid_request', {
@@ -33,7 +33,7 @@ export function addSignInRoutes(
   })
 
   addGetOnly(app, '/login/callback', async (c) => {
-    const signIn = configured(services.signIn)
+    const signIn = requireSignIn(services.signIn)
     const params = new URL(c.req.url).searchParams
     refuseRepeatedParameters(params)
     const done = await signIn.complete({ params, browser: cookies.browser(c) })
@@ -45,7 +45,7 @@ export function addSignInRoutes(
   })
 
   app.post('/logout', async (c) => {
-    const signIn = configured(services.signIn)
+    const signIn = requireSignIn(services.signIn)
     const session = await callers.session(c)
     const wantsPage = c.req.header('x-onbehalf-csrf') === undefined
     if (session !== undefined) {

@@ -19,13 +19,16 @@ const connection: ConnectionView = {
   connectable: false,
 }
 
+const pageOf = (one: ConnectionView) =>
+  connectionsPage({ viewer, connections: [one], longestKey: 100, notice: undefined })
+
 it('what is left at an upstream that is configured no more can be removed, and nothing else', async () => {
-  const page = await connectionsPage({ viewer, connections: [connection], notice: undefined })
+  const page = await pageOf(connection)
   expect(page).toContain('action="/connections/files/disconnect"')
   expect(page).not.toContain('action="/connections/files/connect"')
   expect(page).not.toContain('Please connect again')
   const exchanged = { ...connection, mode: 'token_exchange' }
-  const other = await connectionsPage({ viewer, connections: [exchanged], notice: undefined })
+  const other = await pageOf(exchanged)
   expect(other).not.toContain('action="/connections/files')
 })
 
@@ -38,11 +41,16 @@ it('what nobody could connect yet offers nothing to disconnect, and says that it
     connectedAt: null,
     connectable: true,
   }
-  const page = await connectionsPage({ viewer, connections: [failing], notice: undefined })
+  const page = await pageOf(failing)
   expect(page).toContain('tell whoever runs this')
   expect(page).toContain('action="/connections/files/connect"')
   expect(page).not.toContain('action="/connections/files/disconnect"')
   const stored = { ...failing, connectedAt: new Date('2026-11-20T08:00:00Z') }
-  const other = await connectionsPage({ viewer, connections: [stored], notice: undefined })
+  const other = await pageOf(stored)
   expect(other).toContain('action="/connections/files/disconnect"')
+})
+
+it('a field for a key takes as many characters as a key may have', async () => {
+  const page = await pageOf({ ...connection, mode: 'user_key', status: 'not_connected' })
+  expect(page).toContain('name="key" required maxlength="100"')
 })
