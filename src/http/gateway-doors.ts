@@ -3,13 +3,14 @@ import type { Person } from '../core/caller.ts'
 import { BrokerError } from '../core/errors.ts'
 import type { BearerUse } from '../core/ports/authenticator.ts'
 import type { GatewayCall, StreamedAnswer } from '../core/ports/gateway.ts'
+import type { BearerRefusal } from '../core/ports/protected-resources.ts'
 import { Secret } from '../core/secret.ts'
 import type { Upstream } from '../core/upstream.ts'
 import { parseBearer, refuseQueryToken, sendsToken } from './callers.ts'
 import { acceptedMethods, refuseAmbiguousHead, refuseDotSegments, requestIdOf } from './edge.ts'
 import type { Problems } from './problem.ts'
 import { securityHeaders } from './security-headers.ts'
-import type { ChallengedRefusal, HttpServices } from './services.ts'
+import type { HttpServices } from './services.ts'
 import { withChallenge } from './with-challenge.ts'
 
 /** A request to the gateway, as it came. */
@@ -86,7 +87,7 @@ export function createGatewayDoors(
     { headers, target }: GatewayRequest,
     { upstream, use }: Door,
   ): { readonly person: Person | Promise<Person>; readonly bearer: Secret } {
-    const challengeHere = (refusal: ChallengedRefusal) =>
+    const challengeHere = (refusal: BearerRefusal) =>
       challenge(refusal, { kind: 'upstream', upstream })
     const header = headers.authorization
     refuseQueryToken(target, header !== undefined)

@@ -2,7 +2,8 @@ import { randomUUID } from 'node:crypto'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { namesOfCause } from '../core/error-names.ts'
 import { BrokerError, type ErrorCode } from '../core/errors.ts'
-import type { Challenge, HttpLog } from './services.ts'
+import type { Challenge } from '../core/ports/protected-resources.ts'
+import type { HttpLog } from './services.ts'
 
 type Meaning = {
   readonly status: ContentfulStatusCode

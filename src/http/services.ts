@@ -15,6 +15,7 @@ import type {
 import type { Clock } from '../core/ports/clock.ts'
 import type { Gateway } from '../core/ports/gateway.ts'
 import type { Pages } from '../core/ports/pages.ts'
+import type { Challenge, ProtectedResources } from '../core/ports/protected-resources.ts'
 import type { Upstream } from '../core/upstream.ts'
 
 /** All that the HTTP room uses of the rest of the house. */
@@ -45,7 +46,7 @@ export type HttpServices = {
     readonly verifier: ActivityVerifier
     readonly signer: Pick<ActivitySigner, 'keys'>
   }
-  readonly protectedResources: ProtectedResources
+  readonly protectedResources: Pick<ProtectedResources, 'document'>
   readonly clientDocuments: ClientDocuments
   readonly readiness: readonly ReadinessCheck[]
   /** Absent when the metrics have a listener of their own. */
@@ -53,28 +54,6 @@ export type HttpServices = {
   readonly pages: Pages
   /** Of the product, for the OpenAPI document. */
   readonly version: string
-}
-
-/** Why a caller is refused. */
-export type ChallengedRefusal = {
-  /** Absent when no token was sent. */
-  readonly error: 'invalid_token' | 'insufficient_scope' | undefined
-  /** Those that the token lacked, for `insufficient_scope` only. */
-  readonly scopes: readonly string[]
-}
-
-/**
- * Builds the value of `WWW-Authenticate` that names the RFC 9728 document of the target, the bare one without a target.
- */
-export type Challenge = (
-  refusal: ChallengedRefusal,
-  target?: { readonly kind: 'upstream' | 'external'; readonly upstream: Upstream },
-) => string
-
-/** RFC 9728 documents. */
-export type ProtectedResources = {
-  /** `path` is what follows `/.well-known/oauth-protected-resource`, empty or with a leading slash. Undefined: not found. */
-  document(path: string): Readonly<Record<string, unknown>> | undefined
 }
 
 /** What we say of ourselves as a client, where authorization servers fetch it. */

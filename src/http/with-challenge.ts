@@ -1,10 +1,10 @@
 import { BrokerError, isBrokerError } from '../core/errors.ts'
-import type { ChallengedRefusal } from './services.ts'
+import type { BearerRefusal } from '../core/ports/protected-resources.ts'
 
 /** The refusal of a token, with what `WWW-Authenticate` says of it; any other error as it is. */
 export function withChallenge(
   error: unknown,
-  challenge: (refusal: ChallengedRefusal) => string,
+  challenge: (refusal: BearerRefusal) => string,
 ): unknown {
   if (isBrokerError(error, 'unauthenticated')) {
     const named = challenge({ error: 'invalid_token', scopes: [] })
