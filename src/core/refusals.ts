@@ -1,5 +1,6 @@
 import { BrokerError } from './errors.ts'
 import { AcquisitionFailure } from './failure-verdict.ts'
+import type { StoredConnection } from './ports/credential-store.ts'
 import type { SetbackKind } from './setback.ts'
 
 /** What those hear who waited for a try that failed, or who come before the next one is due. */
@@ -27,4 +28,13 @@ export function upstreamUnavailable(seconds: number, cause?: unknown): BrokerErr
     cause.verdict.kind === 'retry_at' &&
     cause.verdict.addressRefused === true
   return new BrokerError('upstream_unavailable', { retryAfterSeconds, addressRefused, cause })
+}
+
+/** Why a row has nothing that may be used, or that there is none. */
+export function nothingStored(
+  found: { readonly connection: Pick<StoredConnection, 'reason'> } | undefined,
+): BrokerError {
+  const reason =
+    found === undefined ? 'not_connected' : (found.connection.reason ?? 'refresh_failed')
+  return new BrokerError('connect_required', { reason })
 }
