@@ -4,7 +4,7 @@ import { leaseSeconds } from '../core/lease.ts'
 import type { AcquisitionAttempt, AcquisitionAttempts } from '../core/ports/acquisition-attempts.ts'
 import type { SetbackKind } from '../core/setback.ts'
 import type { Database } from './database.ts'
-import { credentialSubject, notify } from './notice-channel.ts'
+import { tellWaiters } from './notice-channel.ts'
 import { isOwn } from './own-row.ts'
 import { pauseServer } from './token-endpoint-pauses.ts'
 
@@ -28,7 +28,6 @@ export function createAcquisitionAttempts(database: Database): AcquisitionAttemp
   const isThis = (key: CredentialKey, { name, generation }: AcquisitionAttempt) => sql`
     ${isOf(key)} AND acquisition_attempt.name = ${name}
     AND acquisition_attempt.generation = ${generation}`
-  const tellWaiters = (key: CredentialKey) => notify(sql, 'credential', credentialSubject(key))
 
   return {
     async claimExchange(key, authorizationServer) {
@@ -97,7 +96,7 @@ export function createAcquisitionAttempts(database: Database): AcquisitionAttemp
     async end(key, attempt) {
       await run(
         () => sql`
-          DELETE FROM acquisition_attempt WHERE ${isThis(key, attempt)} RETURNING ${tellWaiters(key)}`,
+          DELETE FROM acquisition_attempt WHERE ${isThis(key, attempt)} RETURNING ${tellWaiters(sql, key)}`,
       )
     },
 
@@ -109,7 +108,7 @@ export function createAcquisitionAttempts(database: Database): AcquisitionAttemp
             lease_until = NULL, fail_count = ${failCount}, failure = ${failure},
             next_try_at = now() + make_interval(secs => ${retryInSeconds}),
             expires_at = now() + ${keptFor}::interval
-          WHERE ${isThis(key, attempt)} RETURNING ${tellWaiters(key)}`,
+          WHERE ${isThis(key, attempt)} RETURNING ${tellWaiters(sql, key)}`,
       )
       return count > 0
     },

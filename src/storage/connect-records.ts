@@ -1,5 +1,5 @@
 import type { ConnectRecords } from '../core/ports/connect-records.ts'
-import { toBinding } from './credential-records.ts'
+import { toBinding } from './credential-rows.ts'
 import type { Database } from './database.ts'
 import { isOwn } from './own-row.ts'
 import { textArray } from './text-array.ts'

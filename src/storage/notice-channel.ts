@@ -18,3 +18,8 @@ export function credentialSubject({ issuer, userId, upstream }: CredentialKey): 
 export function notify(sql: Sql, topic: NoticeTopic, subject: string) {
   return sql`pg_notify(${noticeChannel}, ${`${topic} ${subject}`})`
 }
+
+/** The same, for whoever waits for what becomes of a credential. */
+export function tellWaiters(sql: Sql, key: CredentialKey) {
+  return notify(sql, 'credential', credentialSubject(key))
+}

@@ -4,7 +4,7 @@ import {
   connectionColumnsOf,
   toBinding,
   toConnection,
-} from './credential-records.ts'
+} from './credential-rows.ts'
 import type { Database } from './database.ts'
 
 type OverviewConnectionRow = ConnectionRow & { last_used_at: Date | null }
