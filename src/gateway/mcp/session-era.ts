@@ -1,33 +1,30 @@
 import { BrokerError } from '../../core/errors.ts'
 import type { CredentialResolver, ResolvedCredential } from '../../core/ports/broker-services.ts'
 import type { GatewayCall, StreamedAnswer } from '../../core/ports/gateway.ts'
-import type {
-  ConnectionMark,
-  GatewaySessionRecord,
-} from '../../core/ports/gateway-session-records.ts'
+import type { GatewaySessionRecord } from '../../core/ports/gateway-session-records.ts'
 import type { GatewayBody } from '../body.ts'
 import { type Forwarder, linkIn, resolution } from '../forward.ts'
-import type { StepUpLink, StepUpLinks } from '../step-up.ts'
+import type { StepUpLinks } from '../step-up.ts'
 import { sendAccepted, sendJson } from './answers.ts'
-import { answerTo, collect, resultIn } from './collected-answer.ts'
+import { alreadyConnected, isConnectTool } from './connect-prompt.ts'
 import type { ConnectionWait } from './connection-wait.ts'
-import {
-  alreadyConnected,
-  isConnectTool,
-  mayPrompt,
-  promptAsText,
-  takesLinks,
-  urlElicitationRequired,
-} from './connect-prompt.ts'
 import type { Elicitations } from './elicitations.ts'
-import { healthyResult, isAnsweredHere, sessionRevisionFor } from './healthy-server.ts'
+import { isAnsweredHere } from './healthy-server.ts'
+import { createInitialization } from './initialization.ts'
 import { errorCode, errorOf, isRequest, type JsonObject, type McpMessage } from './json-rpc.ts'
 import type { KnownServers } from './known-servers.ts'
 import { batchRevision } from './revisions.ts'
-import { sessionHeaders, sessionIn, type Sessions, type UpstreamSession } from './sessions.ts'
-import { mcpTarget } from './target.ts'
+import { createSessionPrompts } from './session-prompts.ts'
 import type { SessionStreams } from './session-streams.ts'
+import {
+  ownReadNames,
+  sessionHeaderNames,
+  sessionHeaders,
+  type Sessions,
+  type UpstreamSession,
+} from './sessions.ts'
 import { standingOf } from './standing.ts'
+import { mcpTarget } from './target.ts'
 
 /** Calls of the revisions before 2026-07-28, which begin with `initialize` and go on in a session. */
 export type SessionEraMcp = {
@@ -50,8 +47,9 @@ export function createSessionEraMcp(ports: {
   readonly sessionStreams: SessionStreams
   readonly stepUpLinks: StepUpLinks
 }): SessionEraMcp {
-  const { resolver, forwarder, knownServers, sessions, elicitations } = ports
-  const { connectionWait, sessionStreams, stepUpLinks } = ports
+  const { resolver, forwarder, sessions, connectionWait, sessionStreams, stepUpLinks } = ports
+  const { initialize } = createInitialization(ports)
+  const { answerUnconnected, prompt } = createSessionPrompts(ports)
 
   /** Undefined where the call was answered: a session that is missing, unknown, or somebody else's. */
   async function sessionOf(call: GatewayCall): Promise<GatewaySessionRecord | undefined> {
@@ -66,82 +64,6 @@ export function createSessionEraMcp(ports: {
     const text = 'There is no such session.'
     sendJson(call.answer, 404, errorOf(undefined, errorCode.invalidRequest, text))
     return undefined
-  }
-
-  async function initialize(
-    call: GatewayCall,
-    body: GatewayBody,
-    message: McpMessage,
-  ): Promise<void> {
-    const standing = await standingOf(resolver, call, isAnsweredHere(message))
-    if (standing.kind === 'unconnected') return initializeHere(call, message)
-    const connection = await sessions.connectionOf(call)
-    await knownServers.ask(call, standing.credential)
-    try {
-      await initializeAtUpstream(call, body, message, { ...standing, connection })
-    } catch (error) {
-      // The upstream refused the credential, and nothing can renew it.
-      linkIn(error)
-      await initializeHere(call, message)
-    }
-  }
-
-  async function initializeHere(call: GatewayCall, message: McpMessage): Promise<void> {
-    const { upstream, answer } = call
-    const known = await knownServers.find(upstream.name)
-    const result = healthyResult(message, 'session', upstream, known)
-    const id = await sessions.open(call, {
-      initialize: message.params,
-      revision: sessionRevisionFor(message.params['protocolVersion']),
-      at: undefined,
-    })
-    if (result !== undefined) sendJson(answer, 200, result, { 'mcp-session-id': id })
-  }
-
-  /** The upstream's own answer, under a session of ours. */
-  async function initializeAtUpstream(
-    call: GatewayCall,
-    body: GatewayBody,
-    message: McpMessage,
-    using: { readonly credential: ResolvedCredential; readonly connection: ConnectionMark },
-  ): Promise<void> {
-    const { upstream, answer } = call
-    const { credential, connection } = using
-    const collected = await collect(
-      (to) =>
-        forwarder.forward(
-          {
-            call,
-            method: 'POST',
-            target: mcpTarget(upstream),
-            headers: call.headers,
-            withheld: ownReadNames,
-            body,
-            answer: to,
-            whenGone: 'abort',
-          },
-          credential,
-        ),
-      message.id,
-    )
-    const response = message.id === undefined ? undefined : answerTo(message.id, collected)
-    const result = resultIn(response)
-    const headers = { ...collected.headers }
-    delete headers['mcp-session-id']
-    delete headers['content-length']
-    if (result !== undefined) {
-      const at = sessionIn(collected, response)
-      await knownServers.note(upstream.name, result)
-      headers['mcp-session-id'] = await sessions.open(call, {
-        initialize: message.params,
-        revision: at.revision,
-        at,
-        connection,
-      })
-    }
-    answer.begin(collected.status, headers)
-    answer.write(collected.body)
-    answer.end()
   }
 
   async function forwardInSession(
@@ -190,37 +112,6 @@ export function createSessionEraMcp(ports: {
       seen = { ...seen, at: undefined }
       if (sent.method === 'POST') await sessionStreams.handOver(seen)
     }
-  }
-
-  async function answerUnconnected(
-    call: GatewayCall,
-    session: GatewaySessionRecord,
-    message: McpMessage,
-    link: string,
-  ): Promise<JsonObject | undefined> {
-    const { upstream } = call
-    if (!isRequest(message)) return undefined
-    const known = await knownServers.find(upstream.name)
-    const healthy = healthyResult(message, 'session', upstream, known)
-    if (healthy !== undefined) return healthy
-    return prompt(call, session, message, { link, connectedAt: undefined })
-  }
-
-  /** Asks for the person in the form that the client takes. */
-  async function prompt(
-    { upstream }: GatewayCall,
-    session: GatewaySessionRecord,
-    message: McpMessage,
-    { link, connectedAt }: StepUpLink,
-  ): Promise<JsonObject> {
-    const mayElicit =
-      session.revision === elicitingRevision && takesLinks(session.initialize['capabilities'])
-    if (!mayPrompt(message.method) || !mayElicit) {
-      return promptAsText(message, 'session', upstream, link)
-    }
-    const { body, elicitationId } = urlElicitationRequired(message, upstream, link)
-    await elicitations.add(session, elicitationId, connectedAt)
-    return body
   }
 
   const post: SessionEraMcp['post'] = async (call, body, { messages, isBatch }) => {
@@ -313,12 +204,6 @@ export function createSessionEraMcp(ports: {
     }
   }
 }
-
-const elicitingRevision = '2025-11-25'
-
-const sessionHeaderNames: ReadonlySet<string> = new Set(['mcp-session-id', 'mcp-protocol-version'])
-/** Of an answer that the gateway reads too, or adds to: it unpacks nothing. */
-const ownReadNames: ReadonlySet<string> = new Set([...sessionHeaderNames, 'accept-encoding'])
 
 /** The upstream's session id stays inside. */
 function withoutSessionHeader(answer: StreamedAnswer): StreamedAnswer {

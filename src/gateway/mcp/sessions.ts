@@ -270,6 +270,15 @@ export function sessionHeaders({ id, revision }: UpstreamSession): readonly stri
   ]
 }
 
+/** What a client sends of its session with us, which is not the upstream's. */
+export const sessionHeaderNames: ReadonlySet<string> = new Set([
+  'mcp-session-id',
+  'mcp-protocol-version',
+])
+
+/** The same for an answer that the gateway reads too, or adds to: it unpacks nothing. */
+export const ownReadNames: ReadonlySet<string> = new Set([...sessionHeaderNames, 'accept-encoding'])
+
 function keyOf({ person, upstream }: GatewayCall): CredentialKey {
   return { issuer: person.issuer, userId: person.userId, upstream: upstream.name }
 }
