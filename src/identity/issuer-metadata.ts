@@ -20,6 +20,10 @@ export async function discoverIssuer(network: IssuerNetwork, issuer: string): Pr
   return metadata
 }
 
+/**
+ * OpenID Connect first, because these are issuers that people sign in at: most answer the first request. Authorization servers of
+ * upstreams are asked in the order of MCP, which begins with RFC 8414 and knows one place more.
+ */
 function metadataUrls(issuer: string): readonly [string, string] {
   const url = new URL(issuer)
   const path = url.pathname.replace(/\/$/, '')

@@ -152,7 +152,10 @@ function worse<Fault extends DocumentFault | 'issuer_mismatch'>(before: Fault, n
   return before === 'not_found' ? now : before
 }
 
-/** RFC 8414 §3 first, then OpenID Connect Discovery in both readings of an issuer with a path. */
+/**
+ * RFC 8414 §3 first, then OpenID Connect Discovery in both readings of an issuer with a path: the order that MCP prescribes for
+ * authorization servers (2025-11-25, "Authorization Server Metadata Discovery").
+ */
 export function metadataUrls(issuer: string): readonly string[] {
   const { origin, pathname } = new URL(issuer)
   const path = pathname.replace(/\/$/, '')
