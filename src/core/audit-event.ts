@@ -70,14 +70,13 @@ export const auditReasons = [
 export type AuditReason = (typeof auditReasons)[number]
 
 /**
- * One operation, as the activity log keeps it. No field can hold a secret: closed sets, ids and numbers.
- * `userId` and `issuer` come from a verified token only, `upstream` is a configured name, `requestId` a UUID.
+ * One operation, as callers of `AuditSink` say it; it has no id before it is recorded. No field can hold a secret: closed sets, ids
+ * and numbers. `userId` and `issuer` come from a verified token only, `upstream` is a configured name, `requestId` a UUID.
  */
-export type AuditEvent = {
-  readonly id: string
-  readonly occurredAt: Date
+export type AuditRecord = {
   readonly requestId: string
-  readonly type: AuditType
+  readonly startedAt: Date
+  readonly type?: AuditType
   readonly userId: string | undefined
   readonly issuer: string | undefined
   readonly actor: Actor
@@ -86,21 +85,10 @@ export type AuditEvent = {
   readonly method: MethodName
   readonly outcome: AuditOutcome
   readonly reason: AuditReason | undefined
-  readonly durationMs: number
-  readonly details: AuditDetails
+  readonly details?: AuditDetails
 }
 
 /** The type's own closed fields. */
 export type AuditDetails = {
   readonly identity?: 'token' | 'asserted'
-}
-
-/** An operation before it has an id: what callers of `AuditSink` say. */
-export type AuditRecord = Omit<
-  AuditEvent,
-  'id' | 'occurredAt' | 'type' | 'durationMs' | 'details'
-> & {
-  readonly type?: AuditType
-  readonly startedAt: Date
-  readonly details?: AuditDetails
 }
