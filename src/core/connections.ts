@@ -159,7 +159,7 @@ export function createConnections(ports: {
     const taken = await credentials.take(credentialKeyOf(person, { name: upstream }))
     memory.end(person, upstream)
     // Before the others are waited for: what is done is done, whatever becomes of this process meanwhile.
-    if (taken !== undefined) finish(options, taken)
+    if (taken !== undefined) recordAndRevoke(options, taken)
     // Also where there was nothing: another call may have removed it just now, and still be waiting.
     await replicas.caughtUp()
     if (taken !== undefined) await audit.settled()
@@ -170,7 +170,7 @@ export function createConnections(ports: {
     return (await credentials.list(person)).some(({ upstream }) => upstream === name)
   }
 
-  function finish(
+  function recordAndRevoke(
     {
       person,
       actor,
