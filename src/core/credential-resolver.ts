@@ -51,7 +51,7 @@ type Attempt = { action: AuditAction }
 export function createCredentialResolver(ports: {
   readonly stored: StoredCredentials
   readonly memory: Pick<CredentialMemory, 'get'>
-  readonly renewals: Renewals
+  readonly renewals: Pick<Renewals, 'acquire' | 'renew' | 'hasOtherInput'>
   readonly connector: Pick<OAuthConnector, 'offerLink'>
   readonly serverChanges: ServerChanges
   readonly policy: PolicyHook | undefined
