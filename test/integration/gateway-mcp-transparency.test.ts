@@ -324,8 +324,9 @@ describe('an upstream that speaks the 2025 revisions only', () => {
     await upstream.stop()
   })
 
-  it('tells the very first call of 2026-07-28 so, which does not reach it', async () => {
-    const answer = await fetch(`${broker.url}/mcp/files`, {
+  /** As a client of 2026-07-28 asks. */
+  const listTools = async () =>
+    fetch(`${broker.url}/mcp/files`, {
       method: 'POST',
       headers: {
         authorization: `Bearer ${await broker.tokenOf('ada')}`,
@@ -340,6 +341,9 @@ describe('an upstream that speaks the 2025 revisions only', () => {
         params: { _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28' } },
       }),
     })
+
+  it('tells the very first call of 2026-07-28 so, which does not reach it', async () => {
+    const answer = await listTools()
     expect(answer.status).toBe(400)
     expect(await answer.json()).toMatchObject({ id: 1, error: { code: -32022 } })
     // What it was asked itself is all.
@@ -360,21 +364,7 @@ describe('an upstream that speaks the 2025 revisions only', () => {
     expect(client.getNegotiatedProtocolVersion()).toBe('2025-11-25')
     expect((await client.listTools()).tools.length).toBeGreaterThan(3)
     await client.close()
-    const answer = await fetch(`${broker.url}/mcp/files`, {
-      method: 'POST',
-      headers: {
-        authorization: `Bearer ${token}`,
-        'content-type': 'application/json',
-        'mcp-protocol-version': '2026-07-28',
-        'mcp-method': 'tools/list',
-      },
-      body: JSON.stringify({
-        jsonrpc: '2.0',
-        id: 1,
-        method: 'tools/list',
-        params: { _meta: { 'io.modelcontextprotocol/protocolVersion': '2026-07-28' } },
-      }),
-    })
+    const answer = await listTools()
     expect(answer.status).toBe(400)
     expect(await answer.json()).toMatchObject({
       error: { code: -32022, data: { supported: ['2025-11-25', '2025-06-18', '2025-03-26'] } },
